@@ -1,0 +1,136 @@
+"""``understudy.yaml``: one configuration, strictly validated, data and nothing else."""
+
+import dataclasses
+import hashlib
+import json
+import zoneinfo
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from understudy.calibration.config import Calibration
+from understudy.drift.config import Drift
+from understudy.errors import BadInput
+from understudy.evaluation.config import Evaluation
+from understudy.features.config import Features
+from understudy.logs.config import Labels, Source
+from understudy.rollout.config import Rollout
+from understudy.sampling.config import Sampling
+from understudy.section import canonical_json, number, section
+from understudy.training.config import Training
+
+__all__ = ["Config", "Window", "load"]
+
+_MAX_BYTES = 1 << 20
+
+
+@section
+class Window:
+    """Which days a run trains on.
+
+    Args:
+        days: up to this many days that end with the window's last; all but the last train.
+    """
+
+    days: int = number(14, low=2, high=3650)
+
+
+@section
+class Config:
+    """The whole configuration. Only ``source`` has no default.
+
+    Args:
+        time_zone: of days and hours, an IANA name.
+        source: how raw logs map to tables; its ``outcomes`` name the heads.
+    """
+
+    source: Source
+    time_zone: str = "UTC"
+    labels: Labels = field(default_factory=Labels)
+    window: Window = field(default_factory=Window)
+    features: Features = field(default_factory=Features)
+    sampling: Sampling = field(default_factory=Sampling)
+    drift: Drift = field(default_factory=Drift)
+    training: Training = field(default_factory=Training)
+    calibration: Calibration = field(default_factory=Calibration)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    rollout: Rollout = field(default_factory=Rollout)
+
+    def __post_init__(self) -> None:
+        if self.time_zone not in zoneinfo.available_timezones():
+            raise ValueError(f"time_zone: expected an IANA name such as Asia/Shanghai, found {self.time_zone!r}")
+        for head in self.evaluation.primary_heads:
+            if head not in self.heads:
+                raise ValueError(f"evaluation.primary_heads: expected one of {', '.join(self.heads)}, found {head!r}")
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(sorted(self.source.outcomes))
+
+    @property
+    def primary_heads(self) -> tuple[str, ...]:
+        return self.evaluation.primary_heads or self.heads[:1]
+
+    def digest(self) -> str:
+        return hashlib.sha256(canonical_json(self).encode()).hexdigest()
+
+    def section(self, *names: str) -> str:
+        """Canonical JSON of the named parts: what a pipeline step is given."""
+        return canonical_json({name: _plain(getattr(self, name)) for name in names})
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def load(path: str | Path) -> Config:
+    """Read and validate a configuration.
+
+    Raises:
+        BadInput: names the path of the key, what was expected and what was found.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise BadInput(f"configuration {path}: expected a file, found none ({error.strerror}); correct --config") from error
+    if len(data) > _MAX_BYTES:
+        raise BadInput(f"configuration {path}: expected at most {_MAX_BYTES} bytes, found {len(data)}; correct --config")
+    try:
+        value = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not text"
+        raise BadInput(f"configuration {path}{where}: expected YAML, found {problem}; mend that line") from error
+    if not isinstance(value, dict):
+        raise BadInput(f"configuration {path}: expected keys such as source, found {type(value).__name__}; see examples/")
+    return parse(value, str(path))
+
+
+def parse(value: dict[str, Any], where: str) -> Config:
+    """Validate a configuration that has been read."""
+    import pydantic
+
+    try:
+        return pydantic.TypeAdapter(Config).validate_json(json.dumps(value, default=str))
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise BadInput(f"configuration {where}: {_explain(first)}") from error
+
+
+def _explain(error: Any) -> str:
+    at = ".".join(str(part) for part in error["loc"])
+    found = repr(error.get("input"))
+    found = found if len(found) <= 80 else found[:77] + "..."
+    match error["type"]:
+        case "unexpected_keyword_argument":
+            return f"{at}: expected no such key, found one; correct its name or remove it"
+        case "missing" | "missing_argument" | "missing_keyword_only_argument":
+            return f"{at}: expected a value, found none; add the key"
+        case "value_error":
+            message = error["msg"].removeprefix("Value error, ")
+            return f"{at}.{message}" if at else message
+        case _:
+            return f"{at}: {error['msg'].lower()}, found {found}; correct the value"

@@ -1,0 +1,38 @@
+"""What the configuration says of features."""
+
+from understudy.section import duration_s, number, section
+
+__all__ = ["Features"]
+
+
+@section
+class Features:
+    """How features are counted, and how fresh serving reads them.
+
+    Args:
+        refresh: how often features are refreshed: ``event`` (at once), or a duration that divides
+            a day. Training sees exactly what serving could have read.
+        half_lives: counters forget with these half-lives.
+        history: events older than this before the window are not counted.
+        recent_events: length of the user's event sequence.
+        max_surfaces: counters per surface, for the most frequent surfaces.
+    """
+
+    refresh: str = "1h"
+    half_lives: tuple[str, ...] = ("1d", "14d")
+    history: str = "56d"
+    recent_events: int = number(50, low=1, high=1000)
+    max_surfaces: int = number(16, low=1, high=256)
+
+    def __post_init__(self) -> None:
+        if self.refresh != "event" and 86400 % max(1, duration_s(self.refresh)):
+            raise ValueError(f"refresh: expected event, or a duration that divides a day, found {self.refresh!r}")
+        if not self.half_lives:
+            raise ValueError("half_lives: expected at least one duration, found none")
+        for text in (*self.half_lives, self.history):
+            if duration_s(text) < 1:
+                raise ValueError(f"half_lives, history: expected durations above zero, found {text!r}")
+
+    def refresh_s(self) -> int:
+        """Seconds between refreshes; 0 for ``event``."""
+        return 0 if self.refresh == "event" else duration_s(self.refresh)

@@ -1,0 +1,222 @@
+"""The lake: a folder, or an object store behind one URI, that holds every table and record.
+
+Nothing is renamed and nothing is overwritten: a file is either created whole or not at all, and
+the creation that must win only once (a manifest, an alias) fails where the name exists already.
+That holds for folders (a hard link) and for object stores (a conditional put).
+"""
+
+import errno
+import hashlib
+import json
+import os
+import posixpath
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from understudy.errors import BadInput
+from understudy.schema import SCHEMA_VERSION
+
+__all__ = ["Lake", "file_digest"]
+
+_MARKER = "lake.json"
+
+
+class Lake:
+    """Files of one lake. Paths are relative to it, with forward slashes."""
+
+    def __init__(self, uri: str) -> None:
+        self.fs, root = fsspec.core.url_to_fs(uri)
+        self.root = root.rstrip("/")
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    @classmethod
+    def open(cls, uri: str) -> "Lake":
+        """Open a lake that exists.
+
+        Raises:
+            BadInput: there is none, or a newer version of Understudy wrote it.
+        """
+        lake = cls(uri)
+        if not lake.exists(_MARKER):
+            raise BadInput(
+                f"lake {uri}: expected a lake (a folder with {_MARKER}), found none; "
+                "run `understudy ingest --lake ...` first, or correct --lake"
+            )
+        lake._check_version(uri)
+        return lake
+
+    @classmethod
+    def open_or_create(cls, uri: str) -> "Lake":
+        """Open a lake, or make an empty one."""
+        lake = cls(uri)
+        if not lake.exists(_MARKER):
+            lake.create_json(_MARKER, {"schema_version": SCHEMA_VERSION})
+        lake._check_version(uri)
+        return lake
+
+    def _check_version(self, uri: str) -> None:
+        try:
+            version = self.read_json(_MARKER)["schema_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(
+                f"lake {uri}: expected {_MARKER} to hold a schema_version, found something else; "
+                "restore that file, or ingest into a new lake"
+            ) from error
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise BadInput(
+                f"lake {uri}: expected schema version {SCHEMA_VERSION} or older, found {version}; "
+                "install the version of understudy that wrote it, or newer"
+            )
+
+    # Paths
+
+    def path(self, *parts: str) -> str:
+        """The path as the lake's file system knows it."""
+        return posixpath.join(self.root, *parts)
+
+    def uri(self, *parts: str) -> str:
+        """The path as Spark, Feast and a new process know it."""
+        path = self.path(*parts)
+        return path if self.is_local else str(self.fs.unstrip_protocol(path))
+
+    def exists(self, *parts: str) -> bool:
+        return bool(self.fs.exists(self.path(*parts)))
+
+    def list(self, *parts: str) -> list[str]:
+        """Names in a folder, sorted; empty where there is no such folder. Hidden names are left out."""
+        path = self.path(*parts)
+        try:
+            found = self.fs.ls(path, detail=False, refresh=True) if not self.is_local else os.listdir(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = (posixpath.basename(str(name).rstrip("/")) for name in found)
+        return sorted(name for name in names if name and not name.startswith("."))
+
+    def files(self, *parts: str) -> list[str]:
+        """Every file below a folder, relative to it, sorted. Hidden and underscored names are left out."""
+        path = self.path(*parts)
+        below = (posixpath.relpath(str(name), path) for name in self.fs.find(path))
+        return sorted(n for n in below if not any(part.startswith((".", "_")) for part in n.split("/")))
+
+    # Bytes
+
+    def read_bytes(self, *parts: str) -> bytes:
+        data = self.fs.cat_file(self.path(*parts))
+        return data if isinstance(data, bytes) else bytes(data)
+
+    def read_json(self, *parts: str) -> Any:
+        return json.loads(self.read_bytes(*parts))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create a file whole. False where it exists already: then nothing has changed."""
+        target = self.path(path)
+        if not self.is_local:
+            try:
+                self.fs.pipe_file(target, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        with self._whole(target) as temporary:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+        return True
+
+    def create_json(self, path: str, value: Any) -> bool:
+        """``create`` of a value as JSON text."""
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return self.create(path, (text + "\n").encode())
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file whole, over one that exists: for content that any writer may renew."""
+        target = self.path(path)
+        if not self.is_local:
+            self.fs.pipe_file(target, data)
+            return
+        with self._whole(target) as temporary:
+            with open(temporary, "wb") as file:
+                file.write(data)
+            os.replace(temporary, target)
+
+    @contextmanager
+    def _whole(self, target: str) -> Iterator[str]:
+        """A temporary name beside ``target`` that is gone afterwards, whatever happens."""
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        temporary = os.path.join(os.path.dirname(target), f".{uuid.uuid4().hex}.tmp")
+        try:
+            yield temporary
+        except OSError as error:
+            raise no_space(error, target) from error
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+
+    def remove(self, *parts: str) -> None:
+        """Remove a file or a folder with all below it; nothing where there is none."""
+        path = self.path(*parts)
+        if self.fs.exists(path):
+            self.fs.rm(path, recursive=True)
+
+    def digest(self, *parts: str) -> str:
+        """SHA-256 of a file."""
+        with self.fs.open(self.path(*parts), "rb") as file:
+            return file_digest(file)
+
+    # Tables
+
+    def dataset(self, *parts: str) -> pads.Dataset:
+        """The Parquet files below a folder, with ``day=...`` folders as a column of text."""
+        path = self.path(*parts)
+        partitioning = pads.partitioning(pa.schema([("day", pa.string())]), flavor="hive")
+        files = [posixpath.join(path, name) for name in self.files(*parts) if name.endswith(".parquet")]
+        if not files:
+            raise BadInput(f"table {self.uri(*parts)}: expected Parquet files, found none; run the step that writes it")
+        return pads.dataset(
+            files, filesystem=self.fs, format="parquet", partitioning=partitioning, partition_base_dir=path
+        )
+
+    def write_table(self, path: str, batches: pa.Table | Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
+        """Write one Parquet file; returns its rows."""
+        target, rows = self.path(path), 0
+        self.fs.makedirs(posixpath.dirname(target), exist_ok=True)
+        try:
+            with (
+                self.fs.open(target, "wb") as file,
+                pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as out,
+            ):
+                for batch in batches.to_batches(max_chunksize=1 << 17) if isinstance(batches, pa.Table) else batches:
+                    out.write_batch(batch)
+                    rows += batch.num_rows
+        except OSError as error:
+            raise no_space(error, target) from error
+        return rows
+
+
+def no_space(error: OSError, target: str) -> Exception:
+    """A full disk is the user's to mend; any other failure stays what it is."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return BadInput(
+        f"{target}: expected room to write, found a full disk; free some space, then give the same command again"
+    )
+
+
+def file_digest(file: Any) -> str:
+    """SHA-256 of an open binary file."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()

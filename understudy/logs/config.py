@@ -1,0 +1,102 @@
+"""What the configuration says of logs: how to read them, and when an outcome is known."""
+
+from understudy.section import duration_s, number, section
+
+__all__ = ["Attributes", "Impressions", "Labels", "Source"]
+
+
+@section
+class Impressions:
+    """Files that hold impressions, and which slice they belong to.
+
+    Args:
+        files: name patterns in the source folder.
+        slice: ``policy`` for what the ranker showed, ``random`` for what was shown at random.
+    """
+
+    files: tuple[str, ...]
+    slice: str = "policy"
+
+    def __post_init__(self) -> None:
+        if self.slice not in ("policy", "random"):
+            raise ValueError(f"slice: expected policy or random, found {self.slice!r}")
+
+
+@section
+class Attributes:
+    """Files with one row per user or item.
+
+    Args:
+        files: name patterns in the source folder.
+        key: column of the user or item.
+        categorical: columns to read as text.
+        numeric: columns to read as numbers.
+        creator, topic: (items only) columns of the item's maker and topic.
+        topic_separator: where a topic column lists several, the first counts.
+    """
+
+    files: tuple[str, ...]
+    key: str
+    categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    creator: str | None = None
+    topic: str | None = None
+    topic_separator: str = ","
+
+
+@section
+class Source:
+    """How raw logs map to tables. Columns are named as they are in the files.
+
+    Args:
+        impressions: the log files.
+        user, item, time: columns of who, what and when.
+        time_unit: ``s``, ``ms`` or ``us`` since 1970, or ``iso`` (without an offset: the
+            configuration's time zone).
+        outcomes: head → column; a value of 0 is no action, above 0 is one. Never inputs.
+        outcome_columns: further columns that are known only afterwards. Never inputs.
+        request, surface, position: columns, where the log has them. Without a request column, a
+            user at a moment is a request.
+        users, items: attribute files.
+        max_rejected_share: more rejected rows than this, and nothing is ingested.
+    """
+
+    impressions: tuple[Impressions, ...]
+    user: str
+    item: str
+    time: str
+    outcomes: dict[str, str]
+    time_unit: str = "iso"
+    outcome_columns: tuple[str, ...] = ()
+    request: str | None = None
+    surface: str | None = None
+    position: str | None = None
+    users: Attributes | None = None
+    items: Attributes | None = None
+    max_rejected_share: float = number(0.05, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        if self.time_unit not in ("s", "ms", "us", "iso"):
+            raise ValueError(f"time_unit: expected s, ms, us or iso, found {self.time_unit!r}")
+        forbidden = {*self.outcomes.values(), *self.outcome_columns}
+        for name in ("users", "items"):
+            attributes = getattr(self, name)
+            used = {*attributes.categorical, *attributes.numeric} if attributes else set()
+            if used & forbidden:
+                column = sorted(used & forbidden)[0]
+                raise ValueError(f"{name}: column {column!r} is an outcome and can never become an input; remove it")
+
+
+@section
+class Labels:
+    """When an outcome counts.
+
+    Args:
+        attribution_window: an action later than this after the impression is no label; and an
+            impression's outcome becomes readable (in features) only after it.
+    """
+
+    attribution_window: str = "30m"
+
+    def __post_init__(self) -> None:
+        duration_s(self.attribution_window)

@@ -1,0 +1,52 @@
+"""A run's plan: written once, read by every step and by every rerun."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run works on, frozen before it starts. Days are ``YYYY-MM-DD`` in ``time_zone``.
+
+    Args:
+        purpose: ``train``; or ``evaluate``: every day of the window is scored, none trains.
+        history_start: first day whose events may count in features.
+        window_start: first day of the training window.
+        window_end: last day of the window; early stopping, calibration and gates use it.
+        snapshot: number of the snapshot of the ingested tables.
+        production: digest of the release in production, or None.
+        teacher: digest of the release that teaches, or None.
+        teacher_note: why this teacher, or none, in words.
+        quarantined: digests of releases whose ranked rows stay out.
+        input_fingerprint: digest of the ingested tables up to window_end.
+        config_digest: digest of the configuration.
+        config: the configuration itself.
+        version: of the package.
+    """
+
+    run_id: str
+    purpose: str
+    time_zone: str
+    heads: tuple[str, ...]
+    history_start: str
+    window_start: str
+    window_end: str
+    snapshot: int
+    production: str | None
+    teacher: str | None
+    teacher_note: str
+    quarantined: tuple[str, ...]
+    input_fingerprint: str
+    config_digest: str
+    config: dict[str, Any]
+    version: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Plan":
+        tuples = {"heads": tuple(value["heads"]), "quarantined": tuple(value["quarantined"])}
+        return cls(**{**value, **tuples})

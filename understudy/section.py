@@ -1,0 +1,96 @@
+"""Sections of the configuration: frozen dataclasses that stand beside what they configure.
+
+A section uses the standard library only, so that it can be read in an image that has no
+pydantic. ``understudy.config`` checks types and unknown keys; a section checks its own bounds.
+"""
+
+import dataclasses
+import json
+import re
+import types
+import typing
+from typing import Any, TypeVar, dataclass_transform
+
+__all__ = ["canonical_json", "duration_s", "from_json", "number", "part", "section"]
+
+T = TypeVar("T")
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
+def section(cls: type[T]) -> type[T]:
+    """Make ``cls`` a frozen, keyword-only dataclass whose numbers stay in their bounds."""
+    own_check = cls.__dict__.get("__post_init__")
+
+    def check(self: Any) -> None:
+        for field in dataclasses.fields(self):
+            _check_bounds(field, getattr(self, field.name))
+        if own_check:
+            own_check(self)
+
+    cls.__post_init__ = check  # type: ignore[attr-defined]
+    cls.__pydantic_config__ = {"extra": "forbid", "strict": True}  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def number(default: Any = dataclasses.MISSING, *, low: float, high: float = float("inf")) -> Any:
+    """A numeric field that must lie in [low, high]."""
+    return dataclasses.field(default=default, metadata={"bounds": (low, high)})
+
+
+def _check_bounds(field: "dataclasses.Field[Any]", value: Any) -> None:
+    bounds = field.metadata.get("bounds")
+    if bounds is None or value is None:
+        return
+    low, high = bounds
+    for one in value.values() if isinstance(value, dict) else [value]:
+        if not low <= one <= high:
+            upper = "" if high == float("inf") else f" and at most {high:g}"
+            raise ValueError(f"{field.name}: expected a number of at least {low:g}{upper}, found {one:g}")
+
+
+def duration_s(text: str) -> int:
+    """Seconds of a duration such as ``90s``, ``15m``, ``1h`` or ``7d``.
+
+    Raises:
+        ValueError: the text is no such duration.
+    """
+    match = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if not match:
+        raise ValueError(f"expected a duration such as 90s, 15m, 1h or 7d, found {text!r}")
+    return int(match[1]) * _UNITS_S[match[2]]
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces. Digests are taken from it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def from_json(cls: type[T], text: str) -> T:
+    """Read back a section that ``canonical_json`` wrote."""
+    return typing.cast(T, _build(cls, json.loads(text)))
+
+
+def _build(kind: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        kinds = [k for k in arguments if k is not type(None)]
+        return None if value is None else _build(kinds[0], value)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return typing.cast(Any, kind)(**{key: _build(hints[key], item) for key, item in value.items()})
+    if origin is tuple:
+        return tuple(_build(arguments[0], item) for item in value)
+    if origin is dict:
+        return {key: _build(arguments[1], item) for key, item in value.items()}
+    if kind is float:
+        return float(value)
+    return value
+
+
+def part(cls: type[T], text: str, name: str) -> T:
+    """The section ``name`` of a step's canonical JSON."""
+    return typing.cast(T, _build(cls, json.loads(text)[name]))
