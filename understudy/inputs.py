@@ -1,0 +1,232 @@
+"""The model's inputs: names, order, shapes, defaults. Training, evaluation and serving encode alike.
+
+``Inputs`` says what the network is fed; ``encode`` makes the feeds from a training set, or from
+rows of the same columns. Values are fed raw: identifiers as hashes, counters as counted, missing
+as zero, NaN or a negative age. All transformation is inside the network, so it cannot differ
+between training and serving.
+
+Shapes: B rows, C categorical columns, N numbers, V histories, L half-lives, K = 1 + heads
+(impressions, then each head), S surfaces, T events, H heads.
+"""
+
+import json
+import zoneinfo
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from understudy.hashing import hash64
+from understudy.section import canonical_json, duration_s
+
+__all__ = ["HISTORIES", "IDS", "NEVER", "Feeds", "Inputs", "encode"]
+
+Feeds = dict[str, npt.NDArray[Any]]
+
+IDS = ("user_id", "item_id", "creator_id", "topic_id")
+HISTORIES = ("user_history", "item_history", "creator_history", "topic_history")
+EVENT_KEYS = ("item", "creator", "topic", "surface")
+NEVER = -1.0  # age in seconds of what has not happened
+_HOUR = "hour"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the network is fed, in order.
+
+    Args:
+        heads: H outcomes.
+        time_zone: of the hour of the day.
+        categorical: C columns; the first are ids, then surface and hour, then attributes.
+        numeric: N attribute columns.
+        half_lives: of the counters, as configured.
+        recent_events: T.
+        surfaces: S.
+    """
+
+    heads: tuple[str, ...]
+    time_zone: str
+    categorical: tuple[str, ...]
+    numeric: tuple[str, ...]
+    half_lives: tuple[str, ...]
+    recent_events: int
+    surfaces: int
+
+    @classmethod
+    def derive(
+        cls,
+        columns: pa.Schema,
+        *,
+        heads: tuple[str, ...],
+        time_zone: str,
+        half_lives: tuple[str, ...],
+        recent_events: int,
+        surfaces: int,
+    ) -> "Inputs":
+        """Inputs for the columns of a training set: all attributes, no outcome."""
+        profile = [f for f in columns if f.name.startswith(("user_profile__", "item_profile__"))]
+        own_ids = {"item_profile__creator_id", "item_profile__topic_id"}
+        texts = [f.name for f in profile if pa.types.is_string(f.type) and f.name not in own_ids]
+        numbers = [f.name for f in profile if pa.types.is_floating(f.type)]
+        return cls(
+            heads=heads,
+            time_zone=time_zone,
+            categorical=(*IDS, "surface", _HOUR, *sorted(texts)),
+            numeric=tuple(sorted(numbers)),
+            half_lives=half_lives,
+            recent_events=recent_events,
+            surfaces=surfaces,
+        )
+
+    @property
+    def half_lives_s(self) -> tuple[int, ...]:
+        return tuple(duration_s(text) for text in self.half_lives)
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Names of the K counts."""
+        return ("impressions", *self.heads)
+
+    def columns(self) -> list[str]:
+        """Columns of a training set that ``encode`` reads."""
+        histories = [
+            f"{view}__{name}"
+            for view in HISTORIES
+            for name in ("last_event_us", *(f"{c}_{h}" for h in self.half_lives for c in self.counts))
+        ]
+        surfaces = ["item_history__surface_keys", *(f"item_history__surface_{c}" for c in self.counts)]
+        events = [f"user_history__events_{name}" for name in (*EVENT_KEYS, "us", *self.heads)]
+        plain = [name for name in self.categorical if name != _HOUR]
+        return ["ts", "position", *plain, *self.numeric, *histories, *surfaces, *events]
+
+    def shapes(self) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
+        """Feed → (type, shape without B), in the order of the served file's inputs."""
+        v, half_lives, k = len(HISTORIES), len(self.half_lives), len(self.counts)
+        return {
+            "categorical": (np.int64, (len(self.categorical),)),
+            "numeric": (np.float32, (len(self.numeric),)),
+            "counters": (np.float32, (v, half_lives, k)),
+            "counter_age_s": (np.float32, (v,)),
+            "surface_keys": (np.int64, (self.surfaces,)),
+            "surface_counters": (np.float32, (self.surfaces, k)),
+            "event_keys": (np.int64, (self.recent_events, len(EVENT_KEYS))),
+            "event_age_s": (np.float32, (self.recent_events,)),
+            "event_outcomes": (np.float32, (self.recent_events, len(self.heads))),
+            "hour": (np.float32, ()),
+            "position": (np.float32, ()),
+        }
+
+    def to_json(self) -> str:
+        return canonical_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Inputs":
+        value = json.loads(text)
+        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+
+    def with_events(self, recent_events: int) -> "Inputs":
+        return replace(self, recent_events=recent_events)
+
+    def encode(self, table: pa.Table) -> Feeds:
+        return encode(table, self)
+
+
+def encode(table: pa.Table, inputs: Inputs) -> Feeds:
+    """Feeds of the network for the rows of ``table``; shapes as in ``Inputs.shapes``.
+
+    A column that the table lacks is fed as missing.
+    """
+    rows = table.num_rows
+    ts_us = table["ts"].cast(pa.int64()).to_numpy()
+    hour = _local_hour(table["ts"], inputs.time_zone)
+    feeds = {name: np.zeros((rows, *shape), kind) for name, (kind, shape) in inputs.shapes().items()}
+    for i, name in enumerate(inputs.categorical):
+        column = pa.array(hour.astype(np.int64)).cast(pa.string()) if name == _HOUR else _column(table, name)
+        feeds["categorical"][:, i] = _hashes(column, rows)
+    for i, name in enumerate(inputs.numeric):
+        feeds["numeric"][:, i] = _numbers(_column(table, name), rows, np.nan)
+    for v, view in enumerate(HISTORIES):
+        for h, half_life in enumerate(inputs.half_lives):
+            for k, count in enumerate(inputs.counts):
+                feeds["counters"][:, v, h, k] = _numbers(_column(table, f"{view}__{count}_{half_life}"), rows, 0.0)
+        feeds["counter_age_s"][:, v] = _age_s(ts_us, _column(table, f"{view}__last_event_us"))
+    _pad(feeds["surface_keys"], _column(table, "item_history__surface_keys"))
+    for k, count in enumerate(inputs.counts):
+        _pad(feeds["surface_counters"][:, :, k], _column(table, f"item_history__surface_{count}"))
+    for i, key in enumerate(EVENT_KEYS):
+        _pad(feeds["event_keys"][:, :, i], _column(table, f"user_history__events_{key}"))
+    for i, head in enumerate(inputs.heads):
+        _pad(feeds["event_outcomes"][:, :, i], _column(table, f"user_history__events_{head}"))
+    feeds["event_age_s"][:] = _event_ages(ts_us, _column(table, "user_history__events_us"), inputs.recent_events)
+    feeds["hour"][:] = hour
+    feeds["position"][:] = _numbers(_column(table, "position"), rows, np.nan)
+    return feeds
+
+
+def _column(table: pa.Table, name: str) -> pa.Array | None:
+    if name not in table.column_names:
+        return None
+    column = table[name]
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _local_hour(ts: Any, time_zone: str) -> npt.NDArray[np.float32]:
+    """Hour of the day, with its fraction."""
+    zoneinfo.ZoneInfo(time_zone)
+    local = pc.local_timestamp(ts.cast(pa.timestamp("us", tz=time_zone)))
+    hours = np.asarray(pc.hour(local), np.float32)
+    return hours + np.asarray(pc.minute(local), np.float32) / 60
+
+
+def _hashes(column: pa.Array | None, rows: int) -> npt.NDArray[np.int64]:
+    """Hash of each text; 0 where it is missing."""
+    if column is None or column.null_count == rows:
+        return np.zeros(rows, np.int64)
+    hashes = hash64(column)
+    if column.null_count:
+        hashes[column.is_null().to_numpy(zero_copy_only=False)] = 0
+    return hashes
+
+
+def _numbers(column: pa.Array | None, rows: int, missing: float) -> npt.NDArray[np.float32]:
+    if column is None or column.null_count == rows:
+        return np.full(rows, missing, np.float32)
+    return column.cast(pa.float32(), safe=False).fill_null(missing).to_numpy(zero_copy_only=False)
+
+
+def _age_s(ts_us: npt.NDArray[np.int64], then_us: pa.Array | None) -> npt.NDArray[np.float32]:
+    if then_us is None or then_us.null_count == len(ts_us):
+        return np.full(len(ts_us), NEVER, np.float32)
+    age = (ts_us - then_us.fill_null(0).to_numpy(zero_copy_only=False)) / 1e6
+    age[then_us.is_null().to_numpy(zero_copy_only=False)] = NEVER
+    return age.astype(np.float32)
+
+
+def _pad(target: npt.NDArray[Any], column: pa.Array | None) -> None:
+    """Copy lists into the rows of ``target`` (B, width), cutting what is longer."""
+    if column is None or column.null_count == len(column):
+        return
+    row, at, values = _flat(column)
+    keep = at < target.shape[1]
+    target[row[keep], at[keep]] = values[keep]
+
+
+def _flat(column: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """Row, place in the list and value of every element of a list column."""
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else lengths
+    at = np.arange(len(row)) - np.repeat(starts, lengths)
+    return row, at, column.flatten().to_numpy(zero_copy_only=False)
+
+
+def _event_ages(ts_us: npt.NDArray[np.int64], column: pa.Array | None, width: int) -> npt.NDArray[np.float32]:
+    ages = np.full((len(ts_us), width), NEVER, np.float32)
+    if column is not None and column.null_count < len(column):
+        row, at, then_us = _flat(column)
+        keep = at < width
+        ages[row[keep], at[keep]] = (ts_us[row[keep]] - then_us[keep]) / 1e6
+    return ages

@@ -1,0 +1,143 @@
+"""The ranker: DCNv2 in parallel with a DNN, target attention over the user's events, a logit per head.
+
+R. Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021 (the low-rank cross layer).
+G. Zhou et al., "Deep Interest Network", KDD 2018 (attention of the candidate to past events).
+
+Shapes: B rows, C categorical columns, D dense numbers, T events, E keys of an event, H heads,
+X width of the concatenated input.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from understudy.inputs import IDS, Inputs
+from understudy.ranker.config import Ranker
+from understudy.ranker.preprocess import Preprocess
+
+__all__ = ["ID_COLUMNS", "Network", "RankerModel", "Sizes"]
+
+POSITIONS = 64
+REFERENCE_POSITION = 0
+ID_COLUMNS = len(IDS) + 1  # the ids and the surface: what an event names, and the user
+
+
+class Cross(nn.Module):
+    """x_{l+1} = x_0 ⊙ (U V x_l + b) + x_l."""
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, width)
+
+    def forward(self, x0_BX: Tensor, x_BX: Tensor) -> Tensor:
+        return x0_BX * self.up(self.down(x_BX)) + x_BX
+
+
+class Attention(nn.Module):
+    """The candidate's item, creator, topic and surface attend to those of the user's events."""
+
+    def __init__(self, dimension: int, heads: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dimension, dimension, bias=False)
+        self.age = nn.Parameter(torch.zeros(1))
+        self.scale = dimension**-0.5
+        self.width = dimension + heads
+
+    def forward(self, candidate_BM: Tensor, events_BTM: Tensor, age_s_BT: Tensor, outcomes_BTH: Tensor) -> Tensor:
+        """(B, M + H): the attended events and their outcomes; zero for a user without events."""
+        scores_BT = (events_BTM @ self.query(candidate_BM)[:, :, None])[:, :, 0] * self.scale
+        known_BT = age_s_BT >= 0
+        scores_BT = scores_BT - self.age * torch.log1p(age_s_BT.clamp(min=0) / 3600)
+        weights_BT = torch.softmax(torch.where(known_BT, scores_BT, -1e9), dim=1) * known_BT
+        return (weights_BT[:, None, :] @ torch.cat([events_BTM, outcomes_BTH], dim=2))[:, 0]
+
+
+class Network(nn.Module):
+    """What is trained: embeddings, attention, cross network, DNN, heads, position terms.
+
+    Args:
+        config: widths and depths.
+        inputs: what is fed.
+        dense: D.
+        id_rows, category_rows: of the embedding tables; a row number counts through both.
+    """
+
+    def __init__(self, config: Ranker, inputs: Inputs, dense: int, id_rows: int, category_rows: int) -> None:
+        super().__init__()
+        self.config = config
+        self.heads = len(inputs.heads)
+        self.id_rows = id_rows
+        self.ids = nn.Embedding(id_rows, config.id_dimension)
+        self.categories = nn.Embedding(category_rows, config.category_dimension)
+        nn.init.normal_(self.ids.weight, std=0.01)
+        nn.init.normal_(self.categories.weight, std=0.01)
+        self.attention = Attention(4 * config.id_dimension, self.heads)
+        categories = len(inputs.categorical) - ID_COLUMNS
+        width = (
+            dense
+            + ID_COLUMNS * config.id_dimension
+            + categories * config.category_dimension
+            + self.attention.width
+        )
+        self.cross = nn.ModuleList(Cross(width, config.cross_rank) for _ in range(config.cross_layers))
+        layers: list[nn.Module] = []
+        last = width
+        for hidden in config.hidden:
+            layers += [nn.Linear(last, hidden), nn.ReLU(), nn.Dropout(config.dropout)]
+            last = hidden
+        self.dnn = nn.Sequential(*layers)
+        self.out = nn.Linear(width + last, self.heads)
+        self.position = nn.Embedding(POSITIONS, self.heads)
+        nn.init.zeros_(self.position.weight)
+
+    def forward(
+        self, dense_BD: Tensor, rows_BC: Tensor, event_rows_BTE: Tensor, feeds: dict[str, Tensor]
+    ) -> Tensor:
+        """Logits (B, H) at the position that is fed; where it is NaN, at the reference position."""
+        ids = self.ids(rows_BC[:, :ID_COLUMNS])
+        categories = self.categories(rows_BC[:, ID_COLUMNS:] - self.id_rows)
+        candidate_BM = ids[:, 1:].flatten(1)
+        events_BTM = self.ids(event_rows_BTE).flatten(2)
+        attended = self.attention(candidate_BM, events_BTM, feeds["event_age_s"], feeds["event_outcomes"])
+        x0 = torch.cat([dense_BD, ids.flatten(1), categories.flatten(1), attended], dim=1)
+        x = x0
+        for cross in self.cross:
+            x = cross(x0, x)
+        logits: Tensor = self.out(torch.cat([x, self.dnn(x0)], dim=1))
+        position = feeds["position"]
+        place = torch.where(torch.isnan(position), float(REFERENCE_POSITION), position)
+        terms: Tensor = self.position(place.clamp(0, POSITIONS - 1).to(torch.int64))
+        return logits + terms - self.position.weight[REFERENCE_POSITION]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the training rows decide of a network's shape.
+
+    Args:
+        capacity: slots of the vocabulary's tables.
+        id_rows, category_rows: of the embedding tables.
+    """
+
+    capacity: int
+    id_rows: int
+    category_rows: int
+
+
+class RankerModel(nn.Module):
+    """Preprocessing and network: raw feeds in, uncalibrated logits (B, H) out."""
+
+    def __init__(self, config: Ranker, inputs: Inputs, sizes: Sizes) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.sizes = sizes
+        self.preprocess = Preprocess(inputs, sizes.capacity)
+        dense = len(self.preprocess.mean_D)
+        self.network = Network(config, inputs, dense, sizes.id_rows, sizes.category_rows)
+
+    def forward(self, feeds: dict[str, Tensor]) -> Tensor:
+        dense, rows, event_rows = self.preprocess(feeds)
+        logits: Tensor = self.network(dense, rows, event_rows, feeds)
+        return logits

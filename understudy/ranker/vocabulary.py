@@ -1,0 +1,134 @@
+"""Which row of the embedding table a hashed value has, as arithmetic that runs inside the network.
+
+A vocabulary is a two-table cuckoo hash (Pagh and Rodler, 2004): a value lies in one of two slots,
+so a look-up is two gathers and two comparisons, exact, and the same in PyTorch and in ONNX. What
+is not in the vocabulary gets its column's default row.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from understudy.hashing import hash64
+
+__all__ = ["Vocabulary", "column_salts", "count_values"]
+
+_POSITIVE = 0x7FFFFFFFFFFFFFFF
+_MAX_KICKS = 500
+
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Two tables of keys and rows; unused slots hold key 0."""
+
+    keys: tuple[Int64s, Int64s]
+    rows: tuple[Int64s, Int64s]
+
+
+def column_salts(columns: tuple[str, ...]) -> Int64s:
+    """What is XORed to a column's hashes, so that equal texts in two columns are two values."""
+    return np.array([int(hash64("vocabulary", column)[0]) for column in columns], np.int64)
+
+
+def count_values(hashes_BC: Int64s, min_count: int) -> list[Int64s]:
+    """Per column the hashes that occur at least ``min_count`` times, sorted; 0 (missing) never."""
+    kept = []
+    for column in hashes_BC.T:
+        values, counts = np.unique(column, return_counts=True)
+        kept.append(values[(counts >= min_count) & (values != 0)])
+    return kept
+
+
+class Vocabulary(nn.Module):
+    """Rows of one embedding table for the values of several columns.
+
+    Row ``base[c]`` is the default of column c; its known values follow.
+
+    Args:
+        capacity: slots of each of the two tables.
+        columns: C.
+    """
+
+    salts_C: Tensor
+    bases_C: Tensor
+    keys_0: Tensor
+    keys_1: Tensor
+    rows_0: Tensor
+    rows_1: Tensor
+
+    def __init__(self, capacity: int, columns: int) -> None:
+        super().__init__()
+        for name, size in (("salts_C", columns), ("bases_C", columns)):
+            self.register_buffer(name, torch.zeros(size, dtype=torch.int64))
+        for table in (0, 1):
+            size = capacity + table  # coprime sizes make the two slots independent
+            self.register_buffer(f"keys_{table}", torch.zeros(size, dtype=torch.int64))
+            self.register_buffer(f"rows_{table}", torch.zeros(size, dtype=torch.int64))
+
+    @classmethod
+    def build(cls, columns: tuple[str, ...], values: list[Int64s]) -> "Vocabulary":
+        """A vocabulary of the given hashes per column."""
+        salts = column_salts(columns)
+        sizes = np.array([len(v) + 1 for v in values], np.int64)
+        bases = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+        keys = np.concatenate([v ^ salt for v, salt in zip(values, salts, strict=True)])
+        rows = np.concatenate([base + 1 + np.arange(len(v)) for v, base in zip(values, bases, strict=True)])
+        capacity = max(8, int(len(keys) * 1.3))
+        while (slots := _cuckoo(keys, rows, capacity)) is None:
+            capacity = int(capacity * 1.3)
+        vocabulary = cls(capacity, len(columns))
+        vocabulary.salts_C.copy_(torch.from_numpy(salts))
+        vocabulary.bases_C.copy_(torch.from_numpy(bases))
+        for table in (0, 1):
+            getattr(vocabulary, f"keys_{table}").copy_(torch.from_numpy(slots.keys[table]))
+            getattr(vocabulary, f"rows_{table}").copy_(torch.from_numpy(slots.rows[table]))
+        return vocabulary
+
+    def forward(self, hashes: Tensor, columns: Tensor) -> Tensor:
+        """Rows of the embedding table.
+
+        Args:
+            hashes: int64 (..., n), one column of the vocabulary at each place of the last axis.
+            columns: int64 (n,), which column that is.
+
+        Returns:
+            int64 (..., n).
+        """
+        salts, bases = self.salts_C[columns], self.bases_C[columns]
+        keys = torch.bitwise_xor(hashes, salts)
+        positive = torch.bitwise_and(keys, _POSITIVE)
+        slot_0 = torch.remainder(positive, self.keys_0.shape[0])
+        slot_1 = torch.remainder(positive, self.keys_1.shape[0])
+        known = hashes != 0
+        found_0 = (self.keys_0[slot_0] == keys) & known
+        found_1 = (self.keys_1[slot_1] == keys) & known
+        rows = torch.where(found_0, self.rows_0[slot_0], bases.expand_as(hashes))
+        return torch.where(found_1, self.rows_1[slot_1], rows)
+
+
+def _cuckoo(keys: Int64s, rows: Int64s, capacity: int) -> Slots | None:
+    """Place every key, or None where the tables are too small."""
+    positive = keys & np.int64(_POSITIVE)
+    places = [(positive % capacity).tolist(), (positive % (capacity + 1)).tolist()]
+    tables = [[-1] * capacity, [-1] * (capacity + 1)]
+    for start in range(len(keys)):
+        item, table = start, 0
+        for _ in range(_MAX_KICKS):
+            slot = places[table][item]
+            item, tables[table][slot] = tables[table][slot], item
+            if item < 0:
+                break
+            table = 1 - table
+        else:
+            return None
+    filled = []
+    for table in tables:
+        at = np.array(table, np.int64)
+        empty = at < 0
+        filled.append((np.where(empty, 0, keys[at]), np.where(empty, 0, rows[at])) if len(keys) else (at * 0, at * 0))
+    return Slots((filled[0][0], filled[1][0]), (filled[0][1], filled[1][1]))

@@ -1,0 +1,189 @@
+"""The step ``plan_window``: decide once what a run works on.
+
+A run's id follows from what goes into it (window, configuration, package version, contents of the
+logs), so the same command finds the same run: it resumes one that was killed and reports one that
+is done. Aliases are no part of it: a rerun reads the plan, even when they have moved since.
+"""
+
+import datetime
+import hashlib
+import zoneinfo
+from typing import Any
+
+from understudy import __version__
+from understudy.config import Config
+from understudy.errors import BadInput
+from understudy.lake import Lake
+from understudy.runs.plan import Plan
+from understudy.runs.record import Run
+from understudy.section import canonical_json, duration_s, from_json
+from understudy.snapshot import Snapshot
+
+__all__ = ["draft_plan", "plan_window"]
+
+
+def plan_window(
+    lake_uri: str,
+    config: Config | str,
+    window_end: str | None = None,
+    *,
+    purpose: str = "train",
+    window_start: str | None = None,
+    again: bool = False,
+) -> Plan:
+    """Write the plan of a run, or read the one that stands.
+
+    Args:
+        config: the configuration, or its canonical JSON as a pipeline passes it.
+        window_end: last day (``YYYY-MM-DD``); None or empty: the newest complete day.
+        purpose: ``train`` or ``evaluate``.
+        window_start: first day; None: as many days as the configuration says.
+        again: plan a fresh run even where this one exists.
+
+    Raises:
+        BadInput: the window holds nothing to learn from, or a day is malformed.
+    """
+    lake = Lake.open(lake_uri)
+    plan = draft_plan(lake, config, window_end, purpose=purpose, window_start=window_start, again=again)
+    return Run(lake, plan.run_id).write_plan(plan)
+
+
+def draft_plan(
+    lake: Lake,
+    config: Config | str,
+    window_end: str | None = None,
+    *,
+    purpose: str = "train",
+    window_start: str | None = None,
+    again: bool = False,
+) -> Plan:
+    """The plan that ``plan_window`` would write; writes nothing."""
+    config = from_json(Config, config) if isinstance(config, str) else config
+    snapshot = Snapshot.latest(lake)
+    if snapshot.heads and snapshot.heads != config.heads:
+        raise BadInput(
+            f"lake {lake.root}: expected heads {', '.join(config.heads)} (configuration: source.outcomes), "
+            f"found logs with {', '.join(snapshot.heads)}; use the configuration that ingested them"
+        )
+    end = _window_end(lake, config, snapshot, window_end)
+    start = _window_start(config, snapshot, end, window_start)
+    _check_window(lake, config, snapshot, start, end, purpose)
+    history = _day(start, "window start") - datetime.timedelta(seconds=duration_s(config.features.history))
+    fingerprint = snapshot.fingerprint(end)
+    content = [purpose, start, end, config.digest(), fingerprint, __version__]
+    digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:8]
+    base = f"{end}-{digest}" if purpose == "train" else f"{purpose}-{start}-{end}-{digest}"
+    return Plan(
+        run_id=_run_id(lake, base, again),
+        purpose=purpose,
+        time_zone=config.time_zone,
+        heads=config.heads,
+        history_start=max(str(history), snapshot.days()[0]),
+        window_start=start,
+        window_end=end,
+        snapshot=snapshot.number,
+        **_lineage(lake, config, purpose),
+        input_fingerprint=fingerprint,
+        config_digest=config.digest(),
+        config=_json(config),
+        version=__version__,
+    )
+
+
+def newest_complete_day(config: Config, snapshot: Snapshot, now: datetime.datetime) -> str | None:
+    """The newest day with impressions whose outcomes are all known at ``now``."""
+    zone = zoneinfo.ZoneInfo(config.time_zone)
+    known = now - datetime.timedelta(seconds=duration_s(config.labels.attribution_window))
+    days = [day for day in snapshot.days() if day < str(known.astimezone(zone).date())]
+    return days[-1] if days else None
+
+
+def _window_end(lake: Lake, config: Config, snapshot: Snapshot, wanted: str | None) -> str:
+    newest = newest_complete_day(config, snapshot, datetime.datetime.now(datetime.UTC))
+    if newest is None:
+        raise BadInput(
+            f"lake {lake.root}: expected a complete day of impressions, found none; run `understudy ingest` first"
+        )
+    if not wanted:
+        return newest
+    day = str(_day(wanted, "--window-end"))
+    if day > newest:
+        raise BadInput(f"--window-end {day}: expected a complete day, found none after {newest}; ingest it first")
+    return day
+
+
+def _window_start(config: Config, snapshot: Snapshot, end: str, wanted: str | None) -> str:
+    if wanted:
+        return str(_day(wanted, "--from"))
+    first = _day(end, "window end") - datetime.timedelta(days=config.window.days - 1)
+    return max(str(first), snapshot.days()[0])
+
+
+def _check_window(lake: Lake, config: Config, snapshot: Snapshot, start: str, end: str, purpose: str) -> None:
+    where = f"window {start} to {end} in lake {lake.root}"
+    days = [day for day in snapshot.days() if start <= day <= end]
+    least = 2 if purpose == "train" else 1
+    if len(days) < least or days[-1] != end:
+        found = f"{len(days)} with impressions" + (f", the last being {days[-1]}" if days else "")
+        known = snapshot.days()
+        raise BadInput(
+            f"{where}: expected impressions on {least} days or more, the last included, found {found}; "
+            f"the lake holds {known[0]} to {known[-1]}: choose another window or ingest its days"
+        )
+    if purpose != "train":
+        return
+    parts = snapshot.tables.get("actions", {})
+    for head in config.heads:
+        if not any(part["actions"].get(head) for day, part in parts.items() if start <= day <= end):
+            raise BadInput(
+                f"{where}: expected positives of head {head!r}, found none; "
+                "widen the window, or remove the head from source.outcomes"
+            )
+
+
+def _lineage(lake: Lake, config: Config, purpose: str) -> dict[str, Any]:
+    from understudy.releases import nearest_healthy, quarantined, resolve_alias
+
+    production = resolve_alias(lake, "production")
+    teacher, note = None, "first release: nothing in production"
+    if purpose != "train":
+        note = "an evaluation trains nothing"
+    elif config.training.distillation.teacher == "none":
+        note = "distillation is off"
+    elif production is not None:
+        teacher = nearest_healthy(lake, production)
+        note = "production"
+        if teacher != production:
+            note = f"production is quarantined: {'its nearest healthy ancestor' if teacher else 'no healthy ancestor'}"
+    return {
+        "production": production,
+        "teacher": teacher,
+        "teacher_note": note,
+        "quarantined": tuple(sorted(quarantined(lake))),
+    }
+
+
+def _run_id(lake: Lake, base: str, again: bool) -> str:
+    """The newest run of this content; the next one where a fresh run is wanted."""
+    numbers = [1] if Run(lake, base).has_plan() else []
+    for name in lake.list("runs"):
+        suffix = name.removeprefix(f"{base}-")
+        if suffix != name and suffix.isdigit():
+            numbers.append(int(suffix))
+    newest = max(numbers, default=0)
+    number = newest + 1 if again else max(newest, 1)
+    return base if number == 1 else f"{base}-{number}"
+
+
+def _day(text: str, where: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput(f"{where} {text!r}: expected a day such as 2022-05-04, found no such day; correct it") from error
+
+
+def _json(config: Config) -> dict[str, Any]:
+    import json
+
+    value: dict[str, Any] = json.loads(canonical_json(config))
+    return value
