@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import posixpath
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ class Lake:
     def exists(self, *parts: str) -> bool:
         return bool(self.fs.exists(self.path(*parts)))
 
-    def list(self, *parts: str) -> list[str]:
+    def names(self, *parts: str) -> list[str]:
         """Names in a folder, sorted; empty where there is no such folder. Hidden names are left out."""
         path = self.path(*parts)
         try:
@@ -139,6 +140,22 @@ class Lake:
         """``create`` of a value as JSON text."""
         text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         return self.create(path, (text + "\n").encode())
+
+    def put(self, source: str | os.PathLike[str], path: str) -> bool:
+        """Copy a local file into the lake, whole. False where the name exists already."""
+        target = self.path(path)
+        if not self.is_local:
+            if self.fs.exists(target):
+                return False
+            self.fs.put_file(os.fspath(source), target)
+            return True
+        with self._whole(target) as temporary:
+            shutil.copyfile(source, temporary)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+        return True
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file whole, over one that exists: for content that any writer may renew."""

@@ -38,7 +38,7 @@ class Snapshot:
 
     @classmethod
     def latest(cls, lake: Lake) -> "Snapshot":
-        numbers = lake.list(_FOLDER)
+        numbers = lake.names(_FOLDER)
         return cls._read(lake, numbers[-1]) if numbers else cls()
 
     @classmethod
@@ -59,11 +59,11 @@ class Snapshot:
         """Days (``YYYY-MM-DD``) that hold rows, in order."""
         return sorted(self.tables.get(table, {}))
 
-    def files(self, table: str, first: str = "", last: str = "9") -> list[str]:
+    def files(self, table: str, first: str = "", last: str = "~") -> list[str]:
         """Paths in the lake of the days from ``first`` to ``last``, both included."""
         return [part["path"] for day, part in sorted(self.tables.get(table, {}).items()) if first <= day <= last]
 
-    def rows(self, table: str, first: str = "", last: str = "9") -> int:
+    def rows(self, table: str, first: str = "", last: str = "~") -> int:
         return sum(part["rows"] for day, part in self.tables.get(table, {}).items() if first <= day <= last)
 
     def fingerprint(self, last: str) -> str:
@@ -76,7 +76,7 @@ class Snapshot:
         ]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
-    def dataset(self, lake: Lake, table: str, first: str = "", last: str = "9") -> pads.Dataset:
+    def dataset(self, lake: Lake, table: str, first: str = "", last: str = "~") -> pads.Dataset:
         """The rows of a table from ``first`` to ``last``, as Arrow reads them."""
         paths = [lake.path(path) for path in self.files(table, first, last)]
         if not paths:

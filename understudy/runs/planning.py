@@ -166,7 +166,7 @@ def _lineage(lake: Lake, config: Config, purpose: str) -> dict[str, Any]:
 def _run_id(lake: Lake, base: str, again: bool) -> str:
     """The newest run of this content; the next one where a fresh run is wanted."""
     numbers = [1] if Run(lake, base).has_plan() else []
-    for name in lake.list("runs"):
+    for name in lake.names("runs"):
         suffix = name.removeprefix(f"{base}-")
         if suffix != name and suffix.isdigit():
             numbers.append(int(suffix))

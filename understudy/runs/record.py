@@ -56,7 +56,7 @@ class Run:
     @classmethod
     def list(cls, lake: Lake) -> "list[Run]":
         """Every run that has a plan, by id."""
-        return [cls(lake, name) for name in lake.list("runs") if lake.exists("runs", name, "plan.json")]
+        return [cls(lake, name) for name in lake.names("runs") if lake.exists("runs", name, "plan.json")]
 
     @classmethod
     def find(cls, lake: Lake, run_id: str) -> "Run":
@@ -100,7 +100,7 @@ class Run:
 
     def committed_steps(self) -> dict[str, dict[str, Any]]:
         """Step → manifest, of all committed steps."""
-        steps = self.lake.list(self.folder, "steps")
+        steps = self.lake.names(self.folder, "steps")
         return {step: manifest for step in steps if (manifest := self.manifest(step)) is not None}
 
     def table_path(self, step: str, table: str) -> str:
@@ -143,8 +143,8 @@ class Run:
     def last_error(self) -> dict[str, Any] | None:
         """The newest error of a step that has not committed since."""
         errors: list[dict[str, Any]] = []
-        for step in self.lake.list(self.folder, "steps"):
-            names = self.lake.list(self.folder, "steps", step, "errors")
+        for step in self.lake.names(self.folder, "steps"):
+            names = self.lake.names(self.folder, "steps", step, "errors")
             if names and self.manifest(step) is None:
                 errors.append(self.lake.read_json(self.folder, "steps", step, "errors", names[-1]))
         return max(errors, key=lambda error: error["at"]) if errors else None
