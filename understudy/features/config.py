@@ -4,6 +4,8 @@ from understudy.section import duration_s, number, section
 
 __all__ = ["Features"]
 
+_MAX_HALF_LIVES = 900
+
 
 @section
 class Features:
@@ -32,6 +34,13 @@ class Features:
         for text in (*self.half_lives, self.history):
             if duration_s(text) < 1:
                 raise ValueError(f"half_lives, history: expected durations above zero, found {text!r}")
+
+        shortest = min(duration_s(text) for text in self.half_lives)
+        if duration_s(self.history) > _MAX_HALF_LIVES * shortest:
+            raise ValueError(
+                f"history: expected at most {_MAX_HALF_LIVES} of the shortest half-life, found {self.history!r}; "
+                "older events have no weight left"
+            )
 
     def refresh_s(self) -> int:
         """Seconds between refreshes; 0 for ``event``."""
