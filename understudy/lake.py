@@ -197,10 +197,11 @@ class Lake:
     def dataset(self, *parts: str) -> pads.Dataset:
         """The Parquet files below a folder, with ``day=...`` folders as a column of text."""
         path = self.path(*parts)
-        partitioning = pads.partitioning(pa.schema([("day", pa.string())]), flavor="hive")
         files = [posixpath.join(path, name) for name in self.files(*parts) if name.endswith(".parquet")]
         if not files:
             raise BadInput(f"table {self.uri(*parts)}: expected Parquet files, found none; run the step that writes it")
+        by_day = any("day=" in name for name in files)
+        partitioning = pads.partitioning(pa.schema([("day", pa.string())]), flavor="hive") if by_day else None
         return pads.dataset(
             files, filesystem=self.fs, format="parquet", partitioning=partitioning, partition_base_dir=path
         )

@@ -127,6 +127,14 @@ TABLES = {
         Table("user_profile", (Column("user_id", pa.string(), "the key"), *FEATURE_ROW), _FEATURES),
         Table("item_profile", (Column("item_id", pa.string(), "the key"), *FEATURE_ROW), _FEATURES),
         Table(
+            "teacher_scores",
+            (
+                Column("row_key", pa.int64(), "the row that was scored"),
+                Column("release", pa.string(), "digest of the teacher"),
+                Column("logit_{head}", pa.float32(), "uncalibrated logit; null where it has no such head", nullable=True),
+            ),
+        ),
+        Table(
             "scores",
             (
                 Column("row_key", pa.int64(), "the row that was scored"),

@@ -54,7 +54,7 @@ class Run:
     id: str
 
     @classmethod
-    def list(cls, lake: Lake) -> "list[Run]":
+    def all(cls, lake: Lake) -> "list[Run]":
         """Every run that has a plan, by id."""
         return [cls(lake, name) for name in lake.names("runs") if lake.exists("runs", name, "plan.json")]
 
@@ -65,8 +65,8 @@ class Run:
         Raises:
             BadInput: no such run, or several.
         """
-        found = [run for run in cls.list(lake) if run.id == run_id] or [
-            run for run in cls.list(lake) if run.id.startswith(run_id)
+        found = [run for run in cls.all(lake) if run.id == run_id] or [
+            run for run in cls.all(lake) if run.id.startswith(run_id)
         ]
         if len(found) != 1:
             raise BadInput(

@@ -18,7 +18,7 @@ from understudy.training.batches import Rows
 from understudy.training.config import Training
 from understudy.training.loss import distillation_loss
 
-__all__ = ["Progress", "State", "fit", "scores"]
+__all__ = ["Progress", "Resume", "Save", "State", "fit", "scores"]
 
 _SCORE_BATCH = 8192
 

@@ -1,0 +1,239 @@
+"""A Feast offline store over Parquet whose join is an as-of join on created timestamps.
+
+Named in ``feature_store.yaml`` as ``understudy.features.offline_store.AsOfOfflineStore``. Entity
+rows are a pandas frame, or the path of a Parquet file or folder, which need not fit in memory.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from feast import FeatureView, OnDemandFeatureView, RepoConfig
+from feast.data_source import DataSource
+from feast.infra.offline_stores.file_source import FileSource, SavedDatasetFileStorage
+from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.repo_config import FeastConfigBaseModel
+from feast.saved_dataset import SavedDatasetStorage
+
+from understudy.errors import BadInput
+from understudy.features.asof import ROW, Joined, latest_query, point_in_time_query
+from understudy.logs.sources import literal, quoted
+
+__all__ = ["AsOfOfflineStore", "AsOfOfflineStoreConfig", "AsOfRetrievalJob"]
+
+_EVENT_COLUMNS = ("event_timestamp", "ts")
+_BATCH = 1 << 16
+
+
+class AsOfOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
+    """Settings in ``feature_store.yaml``."""
+
+    type: Literal["understudy.features.offline_store.AsOfOfflineStore"] = (
+        "understudy.features.offline_store.AsOfOfflineStore"
+    )
+
+
+class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
+    """A query that runs when its result is asked for.
+
+    Args:
+        query: SQL.
+        prepare: makes what the query reads known to a connection.
+    """
+
+    def __init__(
+        self,
+        query: str,
+        prepare: Callable[[duckdb.DuckDBPyConnection], None] = lambda _: None,
+        metadata: RetrievalMetadata | None = None,
+        *,
+        full_feature_names: bool = False,
+    ) -> None:
+        self.query, self.prepare = query, prepare
+        self._metadata, self._full_feature_names = metadata, full_feature_names
+
+    def write(self, target: str) -> int:
+        """Write the rows into one Parquet file, never all in memory; returns their number."""
+        with _connection() as db:
+            self.prepare(db)
+            reader = db.execute(self.query).to_arrow_reader(_BATCH)
+            rows = 0
+            with pq.ParquetWriter(target, reader.schema, compression="zstd", store_schema=False) as out:
+                for batch in reader:
+                    out.write_batch(batch)
+                    rows += batch.num_rows
+        return rows
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        with _connection() as db:
+            self.prepare(db)
+            return db.execute(self.query).to_arrow_table()
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._to_arrow_internal(timeout).to_pandas()
+
+    def persist(
+        self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
+    ) -> None:
+        assert isinstance(storage, SavedDatasetFileStorage), "rows are saved as a Parquet file"
+        path = Path(storage.file_options.uri)
+        if path.exists() and not allow_overwrite:
+            raise BadInput(f"{path}: expected no such file, found one; choose another path, or allow overwriting")
+        self.write(str(path))
+
+    @property
+    def full_feature_names(self) -> bool:
+        return self._full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        return []
+
+    @property
+    def metadata(self) -> RetrievalMetadata | None:
+        return self._metadata
+
+
+class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]
+    """Point-in-time retrieval without inequality joins: rows out equal rows in."""
+
+    @classmethod
+    def ensure_filter_by_created_timestamp_supported(cls) -> None:
+        """Always so: a value created at or after the entity row's time is never taken."""
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | str,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        **kwargs: Any,
+    ) -> RetrievalJob:
+        entities = _Entities(entity_df)
+        views = [_joined(view, feature_refs, str(config.repo_path), full_feature_names) for view in feature_views]
+        for view in views:
+            for key in view.keys.values():
+                if key not in entities.columns:
+                    raise BadInput(
+                        f"entity rows: expected column {key!r} (a key of the feature service), "
+                        f"found {', '.join(entities.columns)}; add it"
+                    )
+        query = point_in_time_query("entities", entities.ts, views)
+        names = [name for view in views for name in view.features.values()]
+        keys = [name for name in entities.columns if name != entities.ts]
+        metadata = RetrievalMetadata(features=names, keys=keys)
+        return AsOfRetrievalJob(query, entities.register, metadata, full_feature_names=full_feature_names)
+
+    @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> RetrievalJob:
+        view = _pulled(config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        return AsOfRetrievalJob(latest_query(view, *_range(start_date, end_date), latest=True))
+
+    @staticmethod
+    def pull_all_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        view = _pulled(config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        return AsOfRetrievalJob(latest_query(view, *_range(start_date, end_date), latest=False))
+
+
+class _Entities:
+    """Entity rows as a relation with a row number."""
+
+    def __init__(self, rows: pd.DataFrame | str) -> None:
+        self.rows = rows
+        if isinstance(rows, str):
+            self.relation = f"read_parquet({literal(_glob(rows))}, hive_partitioning=false)"
+            with _connection() as db:
+                described = db.execute(f"DESCRIBE SELECT * FROM {self.relation}").fetchall()
+            self.columns = [name for name, *_ in described]
+        else:
+            self.relation = "entity_frame"
+            self.columns = [str(name) for name in rows.columns]
+        found = [name for name in _EVENT_COLUMNS if name in self.columns]
+        if not found:
+            raise BadInput(
+                f"entity rows: expected a time column {' or '.join(_EVENT_COLUMNS)}, "
+                f"found {', '.join(self.columns)}; rename it"
+            )
+        self.ts = found[0]
+
+    def register(self, db: duckdb.DuckDBPyConnection) -> None:
+        if not isinstance(self.rows, str):
+            db.register("entity_frame", pa.Table.from_pandas(self.rows, preserve_index=False))
+        ts = quoted(self.ts)
+        # A time without a zone is UTC, as everywhere in Feast.
+        db.execute(
+            f"CREATE VIEW entities AS SELECT * REPLACE (CAST({ts} AS TIMESTAMPTZ) AS {ts}), "
+            f"row_number() OVER () - 1 AS {ROW} FROM {self.relation}"
+        )
+
+
+def _joined(view: FeatureView, feature_refs: list[str], base: str, full_feature_names: bool) -> Joined:
+    source = view.batch_source
+    prefix = view.projection.name_to_use()
+    names = [ref.split(":")[1] for ref in feature_refs if ref.split(":")[0] == prefix]
+    keys = view.projection.join_key_map or {column.name: column.name for column in view.entity_columns}
+    return Joined(
+        paths=_paths(source, base),
+        keys=dict(keys),
+        features={name: f"{prefix}__{name}" if full_feature_names else name for name in names},
+        event=source.timestamp_field,
+        created=source.created_timestamp_column or None,
+        ttl=view.ttl,
+    )
+
+
+def _pulled(
+    config: RepoConfig, source: DataSource, keys: list[str], features: list[str], event: str, created: str | None
+) -> Joined:
+    paths = _paths(source, str(config.repo_path))
+    names = {name: name for name in features}
+    return Joined(paths, {key: key for key in keys}, names, event, created or None, timedelta(0))
+
+
+def _paths(source: DataSource, base: str) -> tuple[str, ...]:
+    assert isinstance(source, FileSource), "this store reads FileSource"
+    return (_glob(os.path.join(base, source.path)),)
+
+
+def _glob(path: str) -> str:
+    return f"{path}/**/*.parquet" if "*" not in path and Path(path).is_dir() else path
+
+
+def _range(start: datetime | None, end: datetime | None) -> tuple[str, str]:
+    first = start or datetime(1970, 1, 1, tzinfo=UTC)
+    last = end or datetime(9999, 1, 1, tzinfo=UTC)
+    return first.astimezone(UTC).isoformat(), last.astimezone(UTC).isoformat()
+
+
+def _connection() -> duckdb.DuckDBPyConnection:
+    db = duckdb.connect()
+    db.execute("SET TimeZone='UTC'")
+    return db

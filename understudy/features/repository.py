@@ -1,0 +1,79 @@
+"""What Feast knows of the features: entities, views over the lake's tables, the feature service."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig
+from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
+from feast.repo_config import MaterializationConfig
+from feast.types import Array, Float32, Float64, Int64, String
+from feast.value_type import ValueType
+
+from understudy.features.offline_store import AsOfOfflineStoreConfig
+from understudy.features.views import VIEWS
+
+__all__ = ["PROJECT", "SERVICE", "definitions", "open_store"]
+
+PROJECT = "understudy"
+SERVICE = "ranker"
+_STAMPS = ("event_timestamp", "created_timestamp")
+_KINDS = (
+    (pa.types.is_float32, Float32),
+    (pa.types.is_float64, Float64),
+    (pa.types.is_int64, Int64),
+    (pa.types.is_string, String),
+)
+
+
+def definitions(tables: dict[str, tuple[str, pa.Schema]], service: str = SERVICE) -> list[Any]:
+    """Entities, feature views and the feature service over feature tables.
+
+    Args:
+        tables: view → its folder and schema.
+        service: name of the feature service, one per version of a model.
+    """
+    keys = sorted({view.key for view in VIEWS})
+    entities = {
+        key: Entity(name=key.removesuffix("_id"), join_keys=[key], value_type=ValueType.STRING) for key in keys
+    }
+    views = []
+    for view in VIEWS:
+        path, fields = tables[view.name]
+        views.append(
+            FeatureView(
+                name=view.name,
+                entities=[entities[view.key]],
+                ttl=timedelta(0),
+                schema=[
+                    Field(name=view.key, dtype=String),
+                    *(Field(name=f.name, dtype=_kind(f.type)) for f in fields if f.name not in (view.key, *_STAMPS)),
+                ],
+                source=FileSource(
+                    name=view.name, path=path, timestamp_field=_STAMPS[0], created_timestamp_column=_STAMPS[1]
+                ),
+            )
+        )
+    return [*entities.values(), *views, FeatureService(name=service, features=views)]
+
+
+def open_store(folder: Path, registry: str, online: str) -> FeatureStore:
+    """A store whose registry and online store are the given files."""
+    config = RepoConfig(
+        project=PROJECT,
+        provider="local",
+        registry=registry,
+        offline_store=AsOfOfflineStoreConfig(),
+        online_store=SqliteOnlineStoreConfig(path=online),
+        materialization=MaterializationConfig(pull_latest_features=True),
+        entity_key_serialization_version=3,
+        repo_path=folder,
+    )
+    return FeatureStore(config=config)
+
+
+def _kind(kind: pa.DataType) -> Any:
+    if pa.types.is_list(kind):
+        return Array(_kind(kind.value_type))
+    return next(ours for matches, ours in _KINDS if matches(kind))

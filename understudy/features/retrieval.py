@@ -1,0 +1,81 @@
+"""The step ``retrieve_features``: each sample with the features that a server could have read then."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from understudy import schema
+from understudy.errors import UnderstudyError
+from understudy.features.config import Features
+from understudy.features.views import VIEWS
+from understudy.runs import Outcome, Step, execute
+from understudy.section import canonical_json, part
+
+__all__ = ["run"]
+
+NAME = "retrieve_features"
+
+
+def run(lake: str, run_id: str, section: str) -> dict[str, Any]:
+    """Write ``training_set`` by day, and which feature service made it.
+
+    Args:
+        section: canonical JSON with ``features``.
+    """
+    features = part(Features, section, "features")
+    needs = ["build_features", "sample_examples"]
+    return execute(lake, run_id, NAME, section, lambda step: _body(step, features), needs=needs)
+
+
+def _body(step: Step, features: Features) -> Outcome:
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("FEAST_USAGE", "False")
+    from understudy.features import repository
+
+    tables = {view.name: _table(step, view.name) for view in VIEWS}
+    step.dataset("sample_examples", "samples")
+    samples = step.run.table_path("sample_examples", "samples")
+    rows = 0
+    with tempfile.TemporaryDirectory(prefix="understudy-feast-") as folder:
+        store = repository.open_store(Path(folder), f"{folder}/registry.db", f"{folder}/online.db")
+        store.apply(repository.definitions(tables))
+        service = store.get_feature_service(repository.SERVICE)
+        for name in step.lake.files(samples):
+            if not name.endswith(".parquet"):
+                continue
+            day = name.split("/")[0]
+            entity_rows = step.lake.uri(samples, name)
+            job = store.get_historical_features(entity_df=entity_rows, features=service, full_feature_names=True)
+            target = f"{step.table('training_set')}/{day}/rows.parquet"
+            Path(step.lake.path(target)).parent.mkdir(parents=True, exist_ok=True)
+            written = job.write(step.lake.uri(target))
+            step.say(f"{day}: {written} rows")
+            rows += written
+    expected = int(step.figures("sample_examples")["rows"])
+    if rows != expected:
+        raise UnderstudyError(f"table training_set: expected {expected} rows, one per sample, found {rows}")
+    return Outcome(tables=["training_set"], files=[_describe(step, features, tables)], figures={"rows": rows})
+
+
+def _table(step: Step, view: str) -> tuple[str, pa.Schema]:
+    dataset = step.dataset("build_features", view)
+    return step.table_uri("build_features", view), dataset.schema
+
+
+def _describe(step: Step, features: Features, tables: dict[str, tuple[str, pa.Schema]]) -> str:
+    """The feature service as data: views, their keys, features and types."""
+    keys = {view.name: view.key for view in VIEWS}
+    stamps = [column.name for column in schema.FEATURE_ROW]
+    views = {
+        name: {
+            "key": keys[name],
+            "features": {f.name: str(f.type) for f in fields if f.name not in (keys[name], *stamps)},
+        }
+        for name, (_, fields) in tables.items()
+    }
+    value = {"name": "ranker", "refresh": features.refresh, "views": views}
+    step.lake.create(f"{step.attempt}/feature_service.json", canonical_json(value).encode())
+    return "feature_service.json"
