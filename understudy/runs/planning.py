@@ -19,7 +19,7 @@ from understudy.runs.record import Run
 from understudy.section import canonical_json, duration_s, from_json
 from understudy.snapshot import Snapshot
 
-__all__ = ["draft_plan", "plan_window"]
+__all__ = ["draft_plan", "plan_window", "run_of_job"]
 
 
 def plan_window(
@@ -30,22 +30,38 @@ def plan_window(
     purpose: str = "train",
     window_start: str | None = None,
     again: bool = False,
+    job: str = "",
 ) -> Plan:
     """Write the plan of a run, or read the one that stands.
 
     Args:
         config: the configuration, or its canonical JSON as a pipeline passes it.
         window_end: last day (``YYYY-MM-DD``); None or empty: the newest complete day.
-        purpose: ``train`` or ``evaluate``.
+        purpose: ``train``, ``evaluate``, or ``refresh``: build features of all days, the last
+            unfinished one included.
         window_start: first day; None: as many days as the configuration says.
         again: plan a fresh run even where this one exists.
+        job: of the orchestrator; the same job always gets the same plan, and its exit handler
+            finds the run by it.
 
     Raises:
         BadInput: the window holds nothing to learn from, or a day is malformed.
     """
     lake = Lake.open(lake_uri)
+    if job and (known := run_of_job(lake, job)) is not None:
+        return Run(lake, known).plan()
     plan = draft_plan(lake, config, window_end, purpose=purpose, window_start=window_start, again=again)
-    return Run(lake, plan.run_id).write_plan(plan)
+    plan = Run(lake, plan.run_id).write_plan(plan)
+    if job:
+        lake.create_json(f"jobs/{job}.json", {"run_id": plan.run_id})
+    return plan
+
+
+def run_of_job(lake: Lake, job: str) -> str | None:
+    """The run that an orchestrator's job has planned, or None."""
+    if not lake.exists("jobs", f"{job}.json"):
+        return None
+    return str(lake.read_json("jobs", f"{job}.json")["run_id"])
 
 
 def draft_plan(
@@ -65,8 +81,8 @@ def draft_plan(
             f"lake {lake.root}: expected heads {', '.join(config.heads)} (configuration: source.outcomes), "
             f"found logs with {', '.join(snapshot.heads)}; use the configuration that ingested them"
         )
-    end = _window_end(lake, config, snapshot, window_end)
-    start = _window_start(config, snapshot, end, window_start)
+    end = _window_end(lake, config, snapshot, window_end, purpose)
+    start = _window_start(config, snapshot, end, window_start, purpose)
     _check_window(lake, config, snapshot, start, end, purpose)
     history = _day(start, "window start") - datetime.timedelta(seconds=duration_s(config.features.history))
     fingerprint = snapshot.fingerprint(end)
@@ -98,8 +114,10 @@ def newest_complete_day(config: Config, snapshot: Snapshot, now: datetime.dateti
     return days[-1] if days else None
 
 
-def _window_end(lake: Lake, config: Config, snapshot: Snapshot, wanted: str | None) -> str:
+def _window_end(lake: Lake, config: Config, snapshot: Snapshot, wanted: str | None, purpose: str) -> str:
     newest = newest_complete_day(config, snapshot, datetime.datetime.now(datetime.UTC))
+    if purpose == "refresh" and snapshot.days():
+        return snapshot.days()[-1]
     if newest is None:
         raise BadInput(
             f"lake {lake.root}: expected a complete day of impressions, found none; run `understudy ingest` first"
@@ -112,9 +130,11 @@ def _window_end(lake: Lake, config: Config, snapshot: Snapshot, wanted: str | No
     return day
 
 
-def _window_start(config: Config, snapshot: Snapshot, end: str, wanted: str | None) -> str:
+def _window_start(config: Config, snapshot: Snapshot, end: str, wanted: str | None, purpose: str) -> str:
     if wanted:
         return str(_day(wanted, "--from"))
+    if purpose == "refresh":
+        return end
     first = _day(end, "window end") - datetime.timedelta(days=config.window.days - 1)
     return max(str(first), snapshot.days()[0])
 
@@ -147,7 +167,7 @@ def _lineage(lake: Lake, config: Config, purpose: str) -> dict[str, Any]:
     production = resolve_alias(lake, "production")
     teacher, note = None, "first release: nothing in production"
     if purpose != "train":
-        note = "an evaluation trains nothing"
+        note = f"this run is for {purpose}: it trains nothing"
     elif config.training.distillation.teacher == "none":
         note = "distillation is off"
     elif production is not None:

@@ -155,7 +155,7 @@ def _labels(table: pa.Table, heads: tuple[str, ...]) -> Floats:
 
 
 def _column(table: pa.Table, name: str) -> Floats:
-    return np.asarray(table[name].cast(pa.float32()))
+    return np.array(table[name].cast(pa.float32()))
 
 
 def _progress(step: Step, config: Training) -> Any:

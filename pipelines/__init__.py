@@ -1,0 +1,1 @@
+"""The retraining pipeline: one graph, on a laptop and on Kubeflow."""

@@ -1,0 +1,129 @@
+"""Run the pipeline on this machine: the same graph and components, each step its own process."""
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from understudy.config import Config
+from understudy.errors import BadInput, GateFailed, UnderstudyError
+from understudy.lake import Lake
+from understudy.runs import Run
+from understudy.runs.planning import draft_plan
+
+__all__ = ["run_pipeline"]
+
+_LOG = "pipeline.log"
+
+
+def run_pipeline(config: Config, lake_uri: str, window_end: str | None = None, again: bool = False) -> str:
+    """Run the retraining pipeline for one window; returns the run's id.
+
+    A run that was killed goes on where it stood; one that is released already is not run again.
+
+    Raises:
+        BadInput: the window or the configuration cannot be used.
+        GateFailed: a gate said no; the record and the report tell which.
+    """
+    lake_uri = lake_uri if "://" in lake_uri else os.path.abspath(lake_uri)
+    lake = Lake.open(lake_uri)
+    plan = draft_plan(lake, config, window_end, again=again)
+    run = Run(lake, plan.run_id)
+    if run.has_plan() and run.status() == "released":
+        return run.id
+    log = Path(lake.path(run.folder, _LOG)) if lake.is_local else None
+    started = _now()
+    with _tap(log, {"plan_window", *_steps()}):
+        failed = _run_graph(config, lake_uri, plan.window_end, again)
+    if failed:
+        raise _explain(run, log, started)
+    return run.id
+
+
+def _steps() -> list[str]:
+    from pipelines.retraining import STEPS
+
+    return list(STEPS)
+
+
+def _run_graph(config: Config, lake_uri: str, window_end: str, again: bool) -> bool:
+    """True where a task failed."""
+    from kfp import local
+
+    from pipelines.retraining import retraining
+
+    logging.getLogger().setLevel(logging.ERROR)
+    here = str(Path(__file__).resolve().parent.parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    with tempfile.TemporaryDirectory(prefix="understudy-kfp-") as root, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=False)
+        task = retraining(config)(lake=lake_uri, window_end=window_end, again=again)
+    return str(task.state) not in ("TaskState.SUCCEEDED", "SUCCEEDED", "SUCCESS")
+
+
+def _explain(run: Run, log: Path | None, started: str) -> UnderstudyError:
+    """Why the graph stopped: the record's word, not an exit code's."""
+    error = run.last_error() if run.has_plan() else None
+    failed = run.failed_verdicts() if run.has_plan() else []
+    if failed:
+        first = failed[0]
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        return GateFailed(
+            f"{first['step']}: gate {first['gate']} said no: {first['reason']}{more}; production is as it was; "
+            f"`understudy runs show {run.id}` tells more"
+        )
+    if error is not None and error["at"] >= started:
+        kind = BadInput if error["exit_code"] == BadInput.exit_code else UnderstudyError
+        return kind(f"{error['step']}: {error['error']}")
+    where = f"; see {log}" if log else ""
+    return UnderstudyError(f"run {run.id}: expected every step to end, found one that did not say why{where}")
+
+
+class _Tap(io.TextIOBase):
+    """Passes the steps' own lines to stderr, and everything to a log."""
+
+    def __init__(self, log: Path | None, steps: set[str]) -> None:
+        self.steps = tuple(f"{step}: " for step in steps)
+        self.waiting = ""
+        self.file = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self.file = log.open("a")
+
+    def write(self, text: str) -> int:
+        if self.file:
+            self.file.write(text)
+            self.file.flush()
+        *lines, self.waiting = (self.waiting + text).split("\n")
+        for line in lines:
+            if line.startswith(self.steps):
+                print(line, file=sys.__stderr__, flush=True)
+        return len(text)
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
+        super().close()
+
+
+@contextlib.contextmanager
+def _tap(log: Path | None, steps: set[str]) -> Iterator[None]:
+    tap = _Tap(log, steps)
+    try:
+        with contextlib.redirect_stdout(tap), contextlib.redirect_stderr(tap):
+            yield
+    finally:
+        tap.close()
+
+
+def _now() -> str:
+    import datetime
+
+    return datetime.datetime.now(datetime.UTC).isoformat()
