@@ -14,6 +14,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydantic
 from feast import FeatureView, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource, SavedDatasetFileStorage
@@ -33,11 +34,23 @@ _BATCH = 1 << 16
 
 
 class AsOfOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
-    """Settings in ``feature_store.yaml``."""
+    """Settings in ``feature_store.yaml``.
+
+    Args:
+        lake: the lake that the repository is about, where it is named through the environment.
+    """
 
     type: Literal["understudy.features.offline_store.AsOfOfflineStore"] = (
         "understudy.features.offline_store.AsOfOfflineStore"
     )
+    lake: str | None = None
+
+    @pydantic.field_validator("lake")
+    @classmethod
+    def _is_set(cls, lake: str | None) -> str | None:
+        if lake and "${" in lake:
+            raise ValueError(f"expected the lake's path, found {lake!r}; export UNDERSTUDY_LAKE")
+        return lake
 
 
 class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]

@@ -1,0 +1,140 @@
+"""Training: resumable to the same bytes, taught where a teacher knows more, exported alike."""
+
+import numpy as np
+import pytest
+import torch
+
+from understudy.calibration.fit import Calibrator
+from understudy.calibration.module import Calibration
+from understudy.inputs import Feeds, Inputs
+from understudy.lake import Lake
+from understudy.ranker.config import Ranker
+from understudy.ranker.export import export
+from understudy.ranker.files import from_files, to_files
+from understudy.ranker.fitting import as_tensors, new_model
+from understudy.ranker.network import RankerModel
+from understudy.ranker.served import Served
+from understudy.training.batches import Rows
+from understudy.training.checkpoint import Checkpoints
+from understudy.training.config import Distillation, Training
+from understudy.training.loop import State, fit
+from understudy.training.loss import distillation_loss
+from understudy.training.teacher import teacher_targets
+
+INPUTS = Inputs(
+    heads=("click", "like"),
+    time_zone="UTC",
+    categorical=("user_id", "item_id", "creator_id", "topic_id", "surface", "hour", "user_profile__level"),
+    numeric=("item_profile__length",),
+    half_lives=("1d",),
+    recent_events=4,
+    surfaces=2,
+)
+RANKER = Ranker(hidden=(16,), cross_layers=1, cross_rank=4, min_id_count=1)
+CONFIG = Training(epochs=3, batch_size=64, patience=5, ranker=RANKER, threads=1)
+
+
+def feeds_of(rows: int, seed: int) -> Feeds:
+    random = np.random.default_rng(seed)
+    feeds: Feeds = {}
+    for name, (kind, shape) in INPUTS.shapes().items():
+        if kind is np.int64:
+            feeds[name] = random.integers(1, 20, (rows, *shape))
+        else:
+            feeds[name] = random.uniform(0, 5, (rows, *shape)).astype(np.float32)
+    return feeds
+
+
+def labelled(rows: int, seed: int) -> tuple[Feeds, np.ndarray]:
+    feeds = feeds_of(rows, seed)
+    likes = (feeds["categorical"][:, 1] % 3 == 0).astype(np.float32)
+    return feeds, np.stack([1 - likes, likes], axis=1)
+
+
+def trained(lake: Lake, *, stop_after: int | None = None) -> RankerModel:
+    """Train on planted data; ``stop_after`` evaluations the process "dies"."""
+    torch.set_num_threads(1)
+    feeds, labels = labelled(640, 0)
+    stop_feeds, stop_labels = labelled(200, 1)
+    model = new_model(RANKER, INPUTS, feeds, labels, np.ones(640, np.float32), seed=0)
+    train = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.ones(640), None, "cpu")
+    stop = Rows.prepare(model, stop_feeds, torch.from_numpy(stop_labels), torch.ones(200), None, "cpu")
+
+    def die(state: State) -> None:
+        if state.evaluation == stop_after:
+            raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(lake, "checkpoints", "k" * 64)
+    fit(model, train, stop, CONFIG, resume=checkpoints.resume, save=checkpoints.save, progress=die)
+    return model
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+def test_training_that_was_killed_ends_with_the_same_bytes(tmp_path: object, stop_after: int) -> None:
+    whole = trained(Lake.open_or_create(f"{tmp_path}/a"))
+    with pytest.raises(KeyboardInterrupt):
+        trained(Lake.open_or_create(f"{tmp_path}/b"), stop_after=stop_after)
+    resumed = trained(Lake.open_or_create(f"{tmp_path}/b"))
+    assert to_files(resumed, RANKER) == to_files(whole, RANKER)
+
+
+def test_another_trainings_checkpoint_is_ignored(tmp_path: object) -> None:
+    lake = Lake.open_or_create(str(tmp_path))
+    trained(lake)
+    other = Checkpoints(lake, "checkpoints", "x" * 64)
+    model = new_model(RANKER, INPUTS, *labelled(640, 0), np.ones(640, np.float32), seed=0)
+    assert other.resume(model, torch.optim.AdamW(model.network.parameters())) is None
+
+
+def test_the_exported_file_scores_as_the_network_does(tmp_path: object) -> None:
+    model = trained(Lake.open_or_create(str(tmp_path)))
+    calibrators = [Calibrator("affine", 0.9, -0.2), Calibrator("isotonic", x=(-1.0, 0.0, 2.0), y=(-2.0, 0.5, 1.0))]
+    data = export(model, Calibration(calibrators))
+    feeds = feeds_of(50, 2)
+    feeds["categorical"][:5] = 0
+    feeds["event_age_s"][:5] = -1
+    with torch.no_grad():
+        logits = model(as_tensors(feeds)).numpy()
+    probabilities, served = Served(data, INPUTS, threads=1).score_feeds(feeds)
+    np.testing.assert_allclose(served, logits, atol=1e-5)
+    expected = np.stack([c.probabilities(logits[:, h]) for h, c in enumerate(calibrators)], axis=1)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+def test_equal_models_export_to_equal_bytes_without_paths(tmp_path: object) -> None:
+    model = trained(Lake.open_or_create(str(tmp_path)))
+    layer = Calibration([Calibrator("affine"), Calibrator("affine")])
+    data = export(model, layer)
+    assert data == export(from_files(to_files(model, RANKER)), layer)
+    assert b"/understudy/" not in data
+
+
+def test_alpha_one_learns_from_the_teacher_alone() -> None:
+    logits, teacher = torch.tensor([[0.3]]), torch.tensor([[0.3]])
+    loss = distillation_loss(logits, torch.tensor([[1.0]]), teacher, torch.ones(1), alpha=1.0, temperature=2.0)
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_head_without_a_teacher_learns_from_its_labels() -> None:
+    logits, labels = torch.tensor([[0.3]]), torch.tensor([[1.0]])
+    missing = torch.tensor([[float("nan")]])
+    alone = distillation_loss(logits, labels, missing, torch.ones(1), alpha=0.0, temperature=1.0)
+    taught = distillation_loss(logits, labels, missing, torch.ones(1), alpha=0.7, temperature=1.0)
+    assert alone.item() == taught.item()
+
+
+def test_an_unknown_label_teaches_nothing() -> None:
+    nothing = torch.tensor([[float("nan")]])
+    assert distillation_loss(torch.tensor([[9.0]]), nothing, nothing, torch.ones(1), alpha=0.5, temperature=1.0) == 0
+
+
+def test_the_teacher_acts_only_on_rows_newer_than_its_window() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(2000, 1)).astype(np.float32)
+    labels = (random.random((2000, 1)) < 1 / (1 + np.exp(-(0.5 * logits - 1)))).astype(np.float32)
+    new = np.arange(2000) >= 500
+    targets, fits = teacher_targets(logits, labels, np.ones(2000), new, Distillation(), ("click",))
+    assert np.isnan(targets[:500]).all()
+    assert not np.isnan(targets[500:]).any()
+    assert fits["click"]["scale"] == pytest.approx(0.5, abs=0.15)
+    assert fits["click"]["shift"] == pytest.approx(-1.0, abs=0.15)
