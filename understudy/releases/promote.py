@@ -1,0 +1,50 @@
+"""The step ``promote``: the candidate becomes production when every verdict is a pass."""
+
+from typing import Any
+
+from understudy.errors import GateFailed, UnderstudyError
+from understudy.releases.aliases import aliases, move
+from understudy.releases.quarantine import quarantined
+from understudy.rollout.config import Rollout
+from understudy.runs import Outcome, Step, execute
+from understudy.section import part
+
+__all__ = ["run"]
+
+NAME = "promote"
+
+
+def run(lake: str, run_id: str, section: str) -> dict[str, Any]:
+    """Move ``production`` by compare-and-swap, and ``previous`` with it.
+
+    Args:
+        section: canonical JSON with ``rollout``.
+    """
+    rollout = part(Rollout, section, "rollout")
+    needs = ["check_drift", "evaluate", "publish_release"]
+    return execute(lake, run_id, NAME, section, lambda step: _body(step, rollout), needs=needs)
+
+
+def _body(step: Step, rollout: Rollout) -> Outcome:
+    digest = str(step.figures("publish_release")["digest"])
+    failed = step.run.failed_verdicts()
+    if failed:
+        raise GateFailed(f"{failed[0]['step']}: gate {failed[0]['gate']} said no: {failed[0]['reason']}")
+    if not (step.run.manifest("evaluate") or {"verdicts": []})["verdicts"]:
+        raise UnderstudyError(f"run {step.run.id}: expected verdicts of evaluate in the record, found none; run it again")
+    if digest in quarantined(step.lake):
+        raise GateFailed(f"promote: release {digest[:12]} is in quarantine")
+    if rollout.mode == "none":
+        step.say(f"candidate {digest[:12]} waits for `understudy releases promote`")
+        return Outcome(figures={"digest": digest, "promoted": False, "reason": "rollout.mode is none"})
+    _promote(step, digest)
+    step.say(f"{digest[:12]} is production")
+    return Outcome(figures={"digest": digest, "promoted": True, "reason": "every verdict is a pass"})
+
+
+def _promote(step: Step, digest: str) -> None:
+    now = aliases(step.lake)
+    if now.get("production") == digest:
+        return
+    changes = {"production": digest, "previous": now.get("production")}
+    move(step.lake, changes, f"promoted by run {step.run.id}", expected={"production": step.plan.production})

@@ -1,0 +1,137 @@
+"""A release: one immutable folder, named by the digest of its manifest.
+
+``manifest.json`` lists every file with its SHA-256 and is created last, so a release is there
+whole or not at all. Nothing in it depends on the clock or the machine.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from understudy.errors import BadInput
+from understudy.lake import Lake, no_space
+from understudy.releases.aliases import ALIASES, resolve_alias
+
+__all__ = ["FORMAT", "Release", "build", "digests", "load", "read_manifest", "resolve"]
+
+FORMAT = 1
+_FOLDER = "releases"
+_NOT_RELEASES = ("aliases", "quarantine", "evidence")
+_SHORTEST_PREFIX = 6
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release whose every byte was verified.
+
+    Args:
+        digest: SHA-256 of the manifest.
+        manifest: what it is: format, window, heads, teacher, parents, config, files.
+        files: name → bytes.
+    """
+
+    digest: str
+    manifest: dict[str, Any]
+    files: dict[str, bytes]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.files["metrics.json"])
+        return value
+
+
+def digests(lake: Lake) -> list[str]:
+    """Every release in the lake, sorted."""
+    names = [name for name in lake.names(_FOLDER) if name not in _NOT_RELEASES]
+    return [name for name in names if lake.exists(_FOLDER, name, "manifest.json")]
+
+
+def resolve(lake: Lake, ref: str) -> str:
+    """The digest that an alias, a digest or a unique beginning of one names.
+
+    Raises:
+        BadInput: it names none, or several.
+    """
+    if ref in ALIASES:
+        digest = resolve_alias(lake, ref)
+        if digest is None:
+            raise BadInput(
+                f"release {ref!r}: expected the alias in lake {lake.root}, found none; "
+                "`understudy releases list` shows what there is"
+            )
+        return digest
+    found = [d for d in digests(lake) if d == ref or (len(ref) >= _SHORTEST_PREFIX and d.startswith(ref))]
+    if len(found) != 1:
+        raise BadInput(
+            f"release {ref!r}: expected an alias ({', '.join(ALIASES)}) or one digest in lake {lake.root}, "
+            f"found {len(found)}; `understudy releases list` shows what there is"
+        )
+    return found[0]
+
+
+def read_manifest(lake: Lake, digest: str) -> dict[str, Any]:
+    """The manifest of a release, verified against its digest."""
+    data = lake.read_bytes(_FOLDER, digest, "manifest.json")
+    _verify(lake, digest, "manifest.json", data, digest)
+    manifest: dict[str, Any] = json.loads(data)
+    return manifest
+
+
+def load(lake: Lake, ref: str) -> Release:
+    """Read a release and verify every file.
+
+    Raises:
+        BadInput: no such release, or a file is not what the manifest says.
+    """
+    digest = resolve(lake, ref)
+    manifest = read_manifest(lake, digest)
+    if manifest["format"] > FORMAT:
+        raise BadInput(
+            f"release {digest[:12]}: expected format {FORMAT} or older, found {manifest['format']}; "
+            "install the version of understudy that made it, or newer"
+        )
+    files = {}
+    for name, sha256 in manifest["files"].items():
+        if not lake.exists(_FOLDER, digest, name):
+            raise BadInput(
+                f"release {digest[:12]}: expected file {name}, found none; restore it from a copy, or release again"
+            )
+        files[name] = lake.read_bytes(_FOLDER, digest, name)
+        _verify(lake, digest, name, files[name], sha256)
+    return Release(digest, manifest, files)
+
+
+def build(lake: Lake, content: dict[str, Any], files: dict[str, bytes]) -> str:
+    """Write a release; returns its digest. One that exists already is left as it is.
+
+    Raises:
+        BadInput: the disk is full; nothing of the release stays.
+    """
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    manifest = {"format": FORMAT, **content, "files": sums}
+    text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if lake.exists(_FOLDER, digest, "manifest.json"):
+        load(lake, digest)
+        return digest
+    try:
+        for name, data in files.items():
+            lake.replace(f"{_FOLDER}/{digest}/{name}", data)
+        lake.create(f"{_FOLDER}/{digest}/manifest.json", text.encode())
+    except BaseException as error:
+        if not lake.exists(_FOLDER, digest, "manifest.json"):
+            lake.remove(_FOLDER, digest)
+        if isinstance(error, OSError):
+            raise no_space(error, lake.path(_FOLDER, digest)) from error
+        raise
+    return digest
+
+
+def _verify(lake: Lake, digest: str, name: str, data: bytes, expected: str) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise BadInput(
+            f"{lake.path(_FOLDER, digest, name)}: expected SHA-256 {expected[:12]}…, found {found[:12]}…: the file was "
+            "changed; restore it from a copy, or release again"
+        )
