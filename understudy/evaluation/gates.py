@@ -1,0 +1,113 @@
+"""The gates: pure functions from figures and bounds to verdicts."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from understudy.runs.record import Verdict
+
+__all__ = ["calibration", "discrimination", "ece", "export_parity", "non_inferiority", "segments", "size"]
+
+_LEVEL = 0.05
+
+
+def non_inferiority(head: str, against: str, diff: dict[str, Any] | None, margin: float, *, primary: bool) -> Verdict:
+    """AUC of candidate − reference. A primary head must show that it loses less than the margin.
+
+    Other heads are too rare to show it: they stop on harm shown, an interval wholly below zero.
+    """
+    gate, figure = f"non-inferiority: {head}", f"AUC {head}, candidate − {against}"
+    if diff is None or diff["auc_interval"][0] is None:
+        outcome = "insufficient data" if primary else "report"
+        return Verdict(gate, outcome, figure, None, f"{figure}: no positives or no negatives to compare", low=-margin)
+    low, high = diff["auc_interval"]
+    text = f"{figure} is {diff['auc']:+.4f}, 95% interval [{low:+.4f}, {high:+.4f}]"
+    if not primary:
+        outcome = "fail" if high < 0 else "pass"
+        return Verdict(gate, outcome, figure, diff["auc"], f"{text}; only harm shown stops this head")
+    if (high - low) / 2 > margin:
+        reason = f"{text}: wider than ±{margin:g}, so it shows nothing; use more days, or a wider margin"
+        return Verdict(gate, "insufficient data", figure, diff["auc"], reason, low=-margin)
+    outcome = "pass" if low > -margin else "fail"
+    reason = f"{text}; its lower end must lie above {-margin:+.4f}"
+    return Verdict(gate, outcome, figure, diff["auc"], reason, low=-margin)
+
+
+def discrimination(head: str, auc: float | None, least: float) -> Verdict:
+    """An absolute floor under a primary head's AUC."""
+    gate, figure = f"AUC: {head}", f"AUC {head}"
+    if auc is None:
+        return Verdict(gate, "insufficient data", figure, None, f"{figure}: undefined on these rows", low=least)
+    outcome = "pass" if auc >= least else "fail"
+    return Verdict(gate, outcome, figure, auc, f"{figure} is {auc:.4f}; it must be at least {least:g}", low=least)
+
+
+def calibration(
+    head: str, ratio: float | None, interval: Sequence[float | None], error: float, *, primary: bool
+) -> Verdict:
+    """Σp / Σy. A primary head's must lie within 1 ± error; another's interval must reach that band."""
+    gate, figure, low, high = f"calibration: {head}", f"calibration ratio {head}", 1 - error, 1 + error
+    if ratio is None:
+        outcome = "insufficient data" if primary else "report"
+        return Verdict(gate, outcome, figure, None, f"{figure}: no positives", low=low, high=high)
+    if primary:
+        outcome = "pass" if low <= ratio <= high else "fail"
+        reason = f"{figure} is {ratio:.4f}; it must lie within [{low:.4g}, {high:.4g}]"
+        return Verdict(gate, outcome, figure, ratio, reason, low=low, high=high)
+    first, last = interval
+    apart = first is not None and last is not None and (first > high or last < low)
+    shown = f"[{first:.3f}, {last:.3f}]" if first is not None and last is not None else "unknown"
+    reason = f"{figure} is {ratio:.4f}, 95% interval {shown}; the interval must reach [{low:.4g}, {high:.4g}]"
+    return Verdict(gate, "fail" if apart else "pass", figure, ratio, reason, low=low, high=high)
+
+
+def ece(head: str, value: float | None, most: float) -> Verdict:
+    """A primary head's equal-mass expected calibration error."""
+    gate, figure = f"ECE: {head}", f"ECE {head}"
+    if value is None:
+        return Verdict(gate, "insufficient data", figure, None, f"{figure}: undefined on these rows", high=most)
+    outcome = "pass" if value <= most else "fail"
+    return Verdict(gate, outcome, figure, value, f"{figure} is {value:.4f}; it must be at most {most:g}", high=most)
+
+
+def segments(head: str, against: str, found: dict[str, dict[str, Any] | None]) -> Verdict:
+    """No segment may show harm, after Holm's correction over segments.
+
+    Args:
+        found: segment → paired difference, as ``scored.difference`` gives it.
+    """
+    gate, figure = f"segments: {head}", f"AUC {head} per segment, candidate − {against}"
+    known = {name: d for name, d in found.items() if d is not None and d["auc"] is not None}
+    tested = sorted((_p_of_harm(d), name) for name, d in known.items())
+    harmed = []
+    for place, (p, name) in enumerate(tested):
+        if p > _LEVEL / (len(tested) - place):
+            break
+        harmed.append(name)
+    if not harmed:
+        return Verdict(gate, "pass", figure, None, f"{figure}: no harm shown in {len(tested)} segments")
+    worst = known[harmed[0]]
+    reason = f"{figure}: harm shown in {', '.join(harmed)} (such as {worst['auc']:+.4f} in {harmed[0]})"
+    return Verdict(gate, "fail", figure, worst["auc"], reason, low=0.0, detail={"segments": harmed})
+
+
+def export_parity(value: float, most: float) -> Verdict:
+    """Largest difference of a probability between the trained network and the exported file."""
+    good = value <= most
+    reason = f"the exported file's probabilities {'agree with' if good else 'differ from'} the network's (bound {most:g})"
+    return Verdict("export parity", "pass" if good else "fail", "export difference", value, reason, high=most)
+
+
+def size(value_mb: float, most_mb: float) -> Verdict:
+    """Size of the exported file."""
+    outcome = "pass" if value_mb <= most_mb else "fail"
+    reason = f"served.onnx has {value_mb:.2f} MB; it may have {most_mb:g}"
+    return Verdict("size", outcome, "served.onnx in MB", round(value_mb, 6), reason, high=most_mb)
+
+
+def _p_of_harm(diff: dict[str, Any]) -> float:
+    """One-sided p-value of "not worse", from the bootstrap's deviation."""
+    deviation = diff["auc_deviation"] or 0.0
+    if deviation == 0:
+        return 0.0 if diff["auc"] < 0 else 1.0
+    return 0.5 * math.erfc(-diff["auc"] / deviation / math.sqrt(2))

@@ -1,0 +1,78 @@
+"""How long the exported file takes for one slate, in a process of its own with one core."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from understudy.inputs import Inputs
+
+__all__ = ["measure"]
+
+_RUNS = 60
+_TRIES = 3
+_TIMEOUT_S = 120
+
+
+def measure(model: bytes, inputs: Inputs, slate_size: int, bound_ms: float) -> dict[str, float]:
+    """``p50_ms``, ``p99_ms`` and ``memory_mb`` of scoring a slate; measured again where it misses the bound.
+
+    Other work on the machine makes a measurement larger, never smaller: the best of three counts.
+    """
+    best: dict[str, float] = {}
+    for _ in range(_TRIES):
+        found = _in_process(model, inputs, slate_size)
+        if not best or found["p99_ms"] < best["p99_ms"]:
+            best = found
+        if best["p99_ms"] <= bound_ms:
+            break
+    return best
+
+
+def _in_process(model: bytes, inputs: Inputs, slate_size: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="understudy-latency-") as folder:
+        Path(folder, "served.onnx").write_bytes(model)
+        Path(folder, "inputs.json").write_text(inputs.to_json())
+        command = [sys.executable, "-m", "understudy.evaluation.latency", folder, str(slate_size)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, check=True, env=environment, timeout=_TIMEOUT_S)
+        found: dict[str, float] = json.loads(done.stdout)
+        return found
+
+
+def _main(folder: str, slate_size: int) -> dict[str, Any]:
+    import resource
+
+    from understudy.ranker.served import Served
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    inputs = Inputs.from_json(Path(folder, "inputs.json").read_text())
+    served = Served(Path(folder, "served.onnx").read_bytes(), inputs, threads=1)
+    random = np.random.default_rng(0)
+    feeds = {
+        name: random.integers(0, 1 << 40, (slate_size, *shape))
+        if kind is np.int64
+        else random.uniform(0, 100, (slate_size, *shape)).astype(np.float32)
+        for name, (kind, shape) in inputs.shapes().items()
+    }
+    for _ in range(5):
+        served.score_feeds(feeds)
+    taken = []
+    for _ in range(_RUNS):
+        started = time.perf_counter()
+        served.score_feeds(feeds)
+        taken.append((time.perf_counter() - started) * 1000)
+    p50, p99 = np.percentile(taken, [50, 99])
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3), "memory_mb": round(memory, 1)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_main(sys.argv[1], int(sys.argv[2]))))
