@@ -1,0 +1,107 @@
+"""The drift gates: pure functions from sketches and bounds to findings."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from understudy.drift.config import Drift
+from understudy.drift.sketches import Sketch, psi
+from understudy.runs.record import Verdict
+
+__all__ = ["Finding", "column_finding", "label_finding", "self_test", "verdicts"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a column showed.
+
+    Args:
+        action: ``stop``, ``warn`` or ``report``: what drift of this column means.
+        psi, bound: drift and what is allowed; for a label, its rate's factor.
+        outcome: ``pass``, ``fail``, ``warn`` or ``report``.
+        reason: one sentence with the figures.
+    """
+
+    column: str
+    action: str
+    psi: float
+    bound: float
+    null_share: float
+    outcome: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def column_finding(column: str, action: str, reference: Sketch, found: Any, config: Drift) -> Finding:
+    """Compare a column's shares on the new days with its sketch."""
+    value = psi(reference.shares, found)
+    bound = max(config.psi_floor, config.psi_factor * reference.variation)
+    nulls, before = float(found[-1]), reference.null_share
+    if nulls - before > config.null_share:
+        reason = f"{column}: {nulls:.0%} missing, {before:.0%} in the reference (at most {config.null_share:.0%} more)"
+        return Finding(column, action, round(value, 9), bound, round(nulls, 9), _outcome(action), reason)
+    drifted = value > bound
+    reason = f"{column}: PSI {value:.3f} against the reference, bound {bound:.3f}"
+    outcome = _outcome(action) if drifted else "pass"
+    return Finding(column, action, round(value, 9), round(bound, 9), round(nulls, 9), outcome, reason)
+
+
+def label_finding(head: str, action: str, before: float, now: float, config: Drift) -> Finding:
+    """Compare a head's rate on the new days with the reference's."""
+    factor = now / before if before > 0 else float("inf")
+    drifted = not 1 / config.label_rate_factor <= factor <= config.label_rate_factor
+    reason = (
+        f"rate of {head}: {now:.4f}, {before:.4f} in the reference "
+        f"(factor {factor:.2f}, at most {config.label_rate_factor:g} up or down)"
+    )
+    shown = round(factor, 9) if np.isfinite(factor) else 1e9
+    outcome = _outcome(action) if drifted else "pass"
+    return Finding(f"label_{head}", action, shown, config.label_rate_factor, 0.0, outcome, reason)
+
+
+def verdicts(findings: list[Finding], rows: int, reference_rows: int, config: Drift) -> list[Verdict]:
+    """One verdict per column that drifted, or one that says that none did."""
+    if min(rows, reference_rows) < config.min_rows:
+        reason = f"expected {config.min_rows} rows on either side, found {rows} new and {reference_rows} in the reference"
+        return [Verdict("drift", "insufficient data", "rows", rows, reason, low=config.min_rows)]
+    drifted = [f for f in findings if f.outcome in ("fail", "warn")]
+    found = [
+        Verdict(f"drift: {f.column}", f.outcome, f"drift of {f.column}", f.psi, f.reason, high=f.bound)
+        for f in sorted(drifted, key=lambda f: (f.outcome, f.column))
+    ]
+    passed = len(findings) - len(drifted)
+    return [*found, Verdict("drift", "pass", "columns", None, f"{passed} of {len(findings)} columns and labels keep their bounds")]
+
+
+def self_test(sketches: dict[str, Sketch], rates: dict[str, float], config: Drift) -> list[dict[str, Any]]:
+    """Offer the reference itself, unspoiled and spoiled: the gates must tell one from the other."""
+    trials = []
+    for column, one in sketches.items():
+        kept = np.array(one.shares)
+        nulled = np.append(np.zeros(len(kept) - 1), 1.0)
+        moved = np.append(np.append(np.zeros(len(kept) - 2), 1.0), 0.0)
+        trials.append(_trial("nothing", column_finding(column, "stop", one, kept, config), refused=False))
+        if one.null_share + config.null_share < 1:
+            trials.append(_trial("column emptied", column_finding(column, "stop", one, nulled, config)))
+        if psi(one.shares, moved) > 2 * max(config.psi_floor, config.psi_factor * one.variation):
+            trials.append(_trial("column shifted", column_finding(column, "stop", one, moved, config)))
+    for head, rate in rates.items():
+        if rate <= 0:
+            continue
+        trials.append(_trial("nothing", label_finding(head, "stop", rate, rate, config), refused=False))
+        spoiled = rate * config.label_rate_factor * 1.1
+        trials.append(_trial("label rate raised", label_finding(head, "stop", rate, spoiled, config)))
+        trials.append(_trial("label rate lowered", label_finding(head, "stop", rate, rate**2 / spoiled, config)))
+    return trials
+
+
+def _trial(spoiled: str, finding: Finding, *, refused: bool = True) -> dict[str, Any]:
+    good = (finding.outcome == "fail") == refused
+    return {"spoiled": spoiled, "gate": f"drift: {finding.column}", "outcome": finding.outcome, "good": good}
+
+
+def _outcome(action: str) -> str:
+    return {"stop": "fail", "warn": "warn", "report": "report"}[action]
