@@ -1,0 +1,85 @@
+"""Commands are imported when they are used; an error is one line, with the exit codes of the design."""
+
+import importlib
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from understudy import __version__
+from understudy.errors import UnderstudyError, first_line
+
+__all__ = ["cli", "main"]
+
+# command → module, and what `understudy --help` says of it
+_COMMANDS = {
+    "ingest": ("ingest", "Read raw logs into a lake."),
+    "generate": ("ingest", "Write small logs with a planted signal, in KuaiRand's layout."),
+    "run": ("pipeline", "Make, gate and release a ranker for one window."),
+    "compile": ("pipeline", "Write the pipeline as a file for Kubeflow Pipelines."),
+    "evaluate": ("pipeline", "Score any ingested days with a release."),
+    "runs": ("runs", "Look at runs: list, show."),
+    "releases": ("releases", "Look at releases, promote, roll back, quarantine."),
+    "features": ("features", "Refresh what serving reads."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"understudy.cli.{_COMMANDS[name][0]}")
+        command: click.Command = getattr(module, name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.command(cls=_Lazy)
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Keep a recommendation ranker fresh.
+
+    \b
+    understudy ingest --config examples/kuairand.yaml --source DIR --lake lake
+    understudy run    --config examples/kuairand.yaml --lake lake
+    understudy releases list --lake lake
+
+    Exit codes: 0 done, 1 crash, 2 bad input, 3 a gate said no.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    given = [one for one in given if one != "--debug"]
+    code = 0
+    try:
+        result: Any = cli.main(given, prog_name="understudy", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        print("stopped; give the same command again to go on", file=sys.stderr)
+        code = 1
+    except UnderstudyError as error:
+        code = _tell(error, first_line(error), error.exit_code, debug)
+    except Exception as error:
+        code = _tell(error, f"{first_line(error)}; --debug shows where", 1, debug)
+    sys.exit(code)
+
+
+def _tell(error: BaseException, line: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {line}", file=sys.stderr)
+    return code

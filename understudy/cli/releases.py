@@ -1,0 +1,104 @@
+"""``understudy releases``: what there is, and how to take it back."""
+
+from typing import Any
+
+import click
+
+from understudy import releases as store
+from understudy.cli.output import json_option, lake_option, number, print_json, print_table, short
+from understudy.lake import Lake
+from understudy.releases import lifecycle
+from understudy.releases.quarantine import REASONS
+
+__all__ = ["releases"]
+
+
+@click.group()
+def releases() -> None:
+    """Look at releases, promote, roll back, quarantine."""
+
+
+@releases.command("list")
+@lake_option
+@json_option
+def list_releases(lake: str, as_json: bool) -> None:
+    """Every release: aliases, teacher, window, metrics; newest window first."""
+    opened = Lake.open(lake)
+    found = [_brief(opened, digest) for digest in store.digests(opened)]
+    found.sort(key=lambda one: (one["window"]["end"], one["digest"]), reverse=True)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        "releases",
+        ("release", "aliases", "window", "teacher", "gate AUC", "calibration", "quarantined"),
+        [_row(one) for one in found],
+    )
+
+
+@releases.command("show")
+@click.argument("ref")
+@lake_option
+@json_option
+def show_release(ref: str, lake: str, as_json: bool) -> None:
+    """One release, every file verified."""
+    opened = Lake.open(lake)
+    release = store.load(opened, ref)
+    whole = _brief(opened, release.digest) | {"manifest": release.manifest}
+    if as_json:
+        print_json(whole)
+        return
+    print_table(f"release {release.digest}", ("what", "value"), [(k, str(whole[k])) for k in ("aliases", "window", "teacher")])
+    rows = [(h, number(m["auc"]), number(m["log_loss"]), number(m["calibration_ratio"], 3)) for h, m in whole["metrics"].items()]
+    print_table("metrics on the gate rows", ("head", "AUC", "log loss", "calibration ratio"), rows)
+    gates = [(g["gate"], g["outcome"], g["reason"]) for g in release.manifest["gates"]]
+    print_table("gates", ("gate", "outcome", "why"), gates)
+    print_table("files", ("file", "SHA-256"), sorted(release.manifest["files"].items()))
+
+
+@releases.command("promote")
+@click.argument("ref", default="candidate")
+@lake_option
+def promote(ref: str, lake: str) -> None:
+    """Make a release production (default: the candidate)."""
+    click.echo(f"{short(lifecycle.promote(Lake.open(lake), ref))} is production")
+
+
+@releases.command("rollback")
+@click.option("--to", metavar="REF", help="Release to bring back; default: previous.")
+@lake_option
+def rollback(to: str | None, lake: str) -> None:
+    """Bring back the release before production, or another."""
+    click.echo(f"{short(lifecycle.rollback(Lake.open(lake), to))} is production")
+
+
+@releases.command("quarantine")
+@click.argument("ref")
+@click.option("--reason", required=True, type=click.Choice(REASONS), help="harm, scoring and data spread to what it taught.")
+@click.option("--note", default="", help="For whoever reads it later.")
+@lake_option
+def quarantine(ref: str, reason: str, note: str, lake: str) -> None:
+    """Take a release out of service and out of training; production falls back to a healthy one."""
+    marked, production = lifecycle.put_in_quarantine(Lake.open(lake), ref, reason, note)
+    click.echo(f"{short(marked)} is in quarantine ({reason}); production is {short(production)}")
+
+
+def _brief(lake: Lake, digest: str) -> dict[str, Any]:
+    manifest = store.read_manifest(lake, digest)
+    metrics = lake.read_json("releases", digest, "metrics.json")
+    return {
+        "digest": digest,
+        "aliases": sorted(name for name, one in store.aliases(lake).items() if one == digest),
+        "teacher": manifest["teacher"],
+        "window": manifest["window"],
+        "metrics": metrics["heads"],
+        "quarantined": digest in store.quarantined(lake),
+    }
+
+
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    auc = ", ".join(f"{head} {number(m['auc'])}" for head, m in one["metrics"].items())
+    ratio = ", ".join(f"{head} {number(m['calibration_ratio'], 3)}" for head, m in one["metrics"].items())
+    window = f"{one['window']['start']} to {one['window']['end']}"
+    quarantined = "yes" if one["quarantined"] else ""
+    return (short(one["digest"]), ", ".join(one["aliases"]), window, short(one["teacher"]), auc, ratio, quarantined)
