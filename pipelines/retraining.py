@@ -45,7 +45,7 @@ def retraining(config: Config) -> BaseComponent:
 
     @dsl.pipeline(name=NAME, description="Retrains, gates and releases the ranker for one window.")
     def pipeline(lake: str, window_end: str = "", again: bool = False) -> None:
-        job = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+        job = f"{dsl.PIPELINE_JOB_NAME_PLACEHOLDER} {dsl.PIPELINE_JOB_ID_PLACEHOLDER}"
         report = write_report(lake=lake, job=job).set_caching_options(False)
         with dsl.ExitHandler(report, name="retrain"):
             plan = plan_window(lake=lake, config=whole, window_end=window_end, again=again, job=job)

@@ -53,15 +53,18 @@ def plan_window(
     plan = draft_plan(lake, config, window_end, purpose=purpose, window_start=window_start, again=again)
     plan = Run(lake, plan.run_id).write_plan(plan)
     if job:
-        lake.create_json(f"jobs/{job}.json", {"run_id": plan.run_id})
+        lake.create_json(_job_path(job), {"run_id": plan.run_id})
     return plan
 
 
 def run_of_job(lake: Lake, job: str) -> str | None:
     """The run that an orchestrator's job has planned, or None."""
-    if not lake.exists("jobs", f"{job}.json"):
-        return None
-    return str(lake.read_json("jobs", f"{job}.json")["run_id"])
+    path = _job_path(job)
+    return str(lake.read_json(path)["run_id"]) if lake.exists(path) else None
+
+
+def _job_path(job: str) -> str:
+    return f"jobs/{hashlib.sha256(job.encode()).hexdigest()[:24]}.json"
 
 
 def draft_plan(
