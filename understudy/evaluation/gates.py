@@ -70,25 +70,28 @@ def ece(head: str, value: float | None, most: float) -> Verdict:
     return Verdict(gate, outcome, figure, value, f"{figure} is {value:.4f}; it must be at most {most:g}", high=most)
 
 
-def segments(head: str, against: str, found: dict[str, dict[str, Any] | None]) -> Verdict:
-    """No segment may show harm, after Holm's correction over segments.
+def segments(head: str, against: str, found: dict[str, dict[str, Any] | None], margin: float) -> Verdict:
+    """No segment may show that it loses more than the margin, after Holm's correction over segments.
 
     Args:
         found: segment → paired difference, as ``scored.difference`` gives it.
     """
     gate, figure = f"segments: {head}", f"AUC {head} per segment, candidate − {against}"
     known = {name: d for name, d in found.items() if d is not None and d["auc"] is not None}
-    tested = sorted((_p_of_harm(d), name) for name, d in known.items())
+    tested = sorted((_p_of_harm(d, margin), name) for name, d in known.items())
     harmed = []
     for place, (p, name) in enumerate(tested):
         if p > _LEVEL / (len(tested) - place):
             break
         harmed.append(name)
     if not harmed:
-        return Verdict(gate, "pass", figure, None, f"{figure}: no harm shown in {len(tested)} segments")
+        return Verdict(gate, "pass", figure, None, f"{figure}: a loss beyond {margin:g} is shown in none of {len(tested)} segments")
     worst = known[harmed[0]]
-    reason = f"{figure}: harm shown in {', '.join(harmed)} (such as {worst['auc']:+.4f} in {harmed[0]})"
-    return Verdict(gate, "fail", figure, worst["auc"], reason, low=0.0, detail={"segments": harmed})
+    reason = (
+        f"{figure}: more than {margin:g} lost in {', '.join(harmed)} ({worst['auc']:+.4f} in {harmed[0]}), "
+        "shown after Holm's correction"
+    )
+    return Verdict(gate, "fail", figure, worst["auc"], reason, low=-margin, detail={"segments": harmed})
 
 
 def export_parity(value: float, most: float) -> Verdict:
@@ -105,9 +108,9 @@ def size(value_mb: float, most_mb: float) -> Verdict:
     return Verdict("size", outcome, "served.onnx in MB", round(value_mb, 6), reason, high=most_mb)
 
 
-def _p_of_harm(diff: dict[str, Any]) -> float:
-    """One-sided p-value of "not worse", from the bootstrap's deviation."""
-    deviation = diff["auc_deviation"] or 0.0
+def _p_of_harm(diff: dict[str, Any], margin: float) -> float:
+    """One-sided p-value of "loses no more than the margin", from the bootstrap's deviation."""
+    beyond, deviation = diff["auc"] + margin, diff["auc_deviation"] or 0.0
     if deviation == 0:
-        return 0.0 if diff["auc"] < 0 else 1.0
-    return 0.5 * math.erfc(-diff["auc"] / deviation / math.sqrt(2))
+        return 0.0 if beyond < 0 else 1.0
+    return 0.5 * math.erfc(-beyond / deviation / math.sqrt(2))

@@ -126,7 +126,7 @@ def _segments(
         name: difference(ours.rows(rows), theirs.rows(rows), head, resamples=config.bootstrap, seed=config.seed)
         for name, rows in segments.items()
     }
-    return gates.segments(head, "itself", found)
+    return gates.segments(head, "itself", found, config.auc_margin)
 
 
 def _segment_trial(

@@ -213,7 +213,7 @@ def _segments(
             )
             for name, rows in segments.items()
         }
-        verdicts.append(gates.segments(head, against, found))
+        verdicts.append(gates.segments(head, against, found, config.auc_margin))
     return verdicts
 
 

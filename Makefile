@@ -1,0 +1,54 @@
+# Set TORCH_INDEX=https://download.pytorch.org/whl/cpu on a laptop: PyTorch's ordinary wheel for Linux is the CUDA build.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LAKE ?= ./lake
+KUAIRAND := ../shared/data/kuairand
+DATA ?= $(wildcard $(KUAIRAND))
+CODE := understudy components pipelines feature_repo benchmarks tests
+
+.DEFAULT_GOAL := help
+
+$(VENV)/.ready: requirements/local.txt pyproject.toml
+	@command -v java >/dev/null || { echo "error: expected Java 17 (for Spark), found no java; install it, such as openjdk-17-jre-headless" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/local.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.ready ## create the environment
+
+.PHONY: demo
+demo: install ## the main job: two releases from real or generated logs (DATA=, LAKE=)
+	$(BIN)/python -m pipelines.demo --lake "$(LAKE)" $(if $(DATA),--data "$(DATA)")
+
+.PHONY: lint
+lint: install ## style and types
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy understudy components pipelines
+
+.PHONY: test
+test: lint ## lint and all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+.PHONY: test-all
+test-all: lint ## every test
+	$(BIN)/python -m pytest
+
+.PHONY: bench
+bench: install ## the comparisons behind the README's numbers (LAKE=, after make demo)
+	$(BIN)/python benchmarks/refresh.py --data "$(DATA)"
+
+.PHONY: lock
+lock: install ## resolve the exact versions of every role anew (needs uv)
+	./requirements/lock.sh
+
+.PHONY: clean
+clean: ## remove what was built; the lake stays
+	rm -rf build local_outputs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
