@@ -73,7 +73,12 @@ def _tell(lake: str, later: dict[str, Any], seconds: float) -> None:
         [
             (
                 *(
-                    (short(r["digest"]), ", ".join(r["aliases"]), f"{r['window']['start']} to {r['window']['end']}", short(r["teacher"]))
+                    (
+                        short(r["digest"]),
+                        ", ".join(r["aliases"]),
+                        f"{r['window']['start']} to {r['window']['end']}",
+                        short(r["teacher"]),
+                    )
                     if place == 0
                     else ("", "", "", "")
                 ),
@@ -116,7 +121,9 @@ def _tell(lake: str, later: dict[str, Any], seconds: float) -> None:
     rows = [(step, *(number(one, 1) for one in taken)) for step, taken in steps.items()]
     width = max(len(taken) for taken in steps.values())
     print_table("seconds per step", ("step", *(f"run {i + 1}" for i in range(width))), rows)
-    print(f"{seconds:.0f} s in all; the steps' own work is {own / seconds:.0%} of it (for runs that were made just now)")
+    print(
+        f"{seconds:.0f} s in all; the steps' own work is {own / seconds:.0%} of it (for runs that were made just now)"
+    )
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ lock() {
   uv pip compile --quiet pyproject.toml "$@" --python-version 3.11 ${FIND_LINKS:+--find-links "$FIND_LINKS"} \
     --no-emit-find-links --no-emit-index-url --no-header --no-annotate | sed 's/+cpu//' > "requirements/$role.txt"
 }
+# The whole environment first; the roles then take the same versions.
 lock local --all-extras
-lock spark --extra spark
-lock tools --extra tools
-lock train --extra train
-lock pipeline --extra pipeline
+lock spark --constraint requirements/local.txt --extra spark
+lock tools --constraint requirements/local.txt --extra tools
+lock train --constraint requirements/local.txt --extra train
+lock pipeline --constraint requirements/local.txt --extra pipeline

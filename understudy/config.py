@@ -94,9 +94,13 @@ def load(path: str | Path) -> Config:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise BadInput(f"configuration {path}: expected a file, found none ({error.strerror}); correct --config") from error
+        raise BadInput(
+            f"configuration {path}: expected a file, found none ({error.strerror}); correct --config"
+        ) from error
     if len(data) > _MAX_BYTES:
-        raise BadInput(f"configuration {path}: expected at most {_MAX_BYTES} bytes, found {len(data)}; correct --config")
+        raise BadInput(
+            f"configuration {path}: expected at most {_MAX_BYTES} bytes, found {len(data)}; correct --config"
+        )
     try:
         value = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -105,7 +109,9 @@ def load(path: str | Path) -> Config:
         problem = getattr(error, "problem", None) or "not text"
         raise BadInput(f"configuration {path}{where}: expected YAML, found {problem}; mend that line") from error
     if not isinstance(value, dict):
-        raise BadInput(f"configuration {path}: expected keys such as source, found {type(value).__name__}; see examples/")
+        raise BadInput(
+            f"configuration {path}: expected keys such as source, found {type(value).__name__}; see examples/"
+        )
     return parse(value, str(path))
 
 

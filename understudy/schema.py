@@ -131,7 +131,9 @@ TABLES = {
             (
                 Column("row_key", pa.int64(), "the row that was scored"),
                 Column("release", pa.string(), "digest of the teacher"),
-                Column("logit_{head}", pa.float32(), "uncalibrated logit; null where it has no such head", nullable=True),
+                Column(
+                    "logit_{head}", pa.float32(), "uncalibrated logit; null where it has no such head", nullable=True
+                ),
             ),
         ),
         Table(
@@ -181,9 +183,7 @@ def _expand(table: str, heads: tuple[str, ...]) -> list[Column]:
     columns: list[Column] = []
     for column in TABLES[table].columns:
         if "{head}" in column.name:
-            columns += [
-                Column(column.name.format(head=h), column.type, column.meaning, column.nullable) for h in heads
-            ]
+            columns += [Column(column.name.format(head=h), column.type, column.meaning, column.nullable) for h in heads]
         else:
             columns.append(column)
     return columns

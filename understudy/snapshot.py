@@ -48,7 +48,7 @@ class Snapshot:
     @classmethod
     def _read(cls, lake: Lake, name: str) -> "Snapshot":
         value = lake.read_json(_FOLDER, name)
-        return cls(number=int(name.split(".")[0]), heads=tuple(value["heads"]), tables=value["tables"])
+        return cls(number=int(name.split(".", maxsplit=1)[0]), heads=tuple(value["heads"]), tables=value["tables"])
 
     def commit(self, lake: Lake) -> bool:
         """Make this the newest snapshot. False where another writer was first."""

@@ -11,6 +11,7 @@ __all__ = ["PARTITIONS", "decision", "local_day", "micros", "session", "text_has
 
 PARTITIONS = 8
 
+
 def session() -> SparkSession:
     """The process's Spark session: UTC, microseconds, fixed partitioning, quiet.
 

@@ -20,7 +20,7 @@ START = datetime.datetime(2022, 5, 1, 12, tzinfo=datetime.UTC)
 
 
 def impression(key: int, **values: Any) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys((f.name for f in schema.arrow_schema("impressions", HEADS)))
+    row: dict[str, Any] = dict.fromkeys(f.name for f in schema.arrow_schema("impressions", HEADS))
     row |= {"row_key": key, "request_id": f"r{key}", "user_id": f"u{key % 7}", "item_id": f"i{key % 5}", "ts": START}
     return row | {"seen": True, "slice": "policy", "negative_keep_rate": 0.25} | values
 
@@ -31,7 +31,9 @@ def action(key: int, name: str, after_s: float) -> dict[str, Any]:
 
 
 def frame(session: SparkSession, rows: list[dict[str, Any]], table: str) -> DataFrame:
-    return session.createDataFrame(pa.Table.from_pylist(rows, schema.arrow_schema(table, HEADS)).to_pandas(), _types(table))
+    return session.createDataFrame(
+        pa.Table.from_pylist(rows, schema.arrow_schema(table, HEADS)).to_pandas(), _types(table)
+    )
 
 
 def _types(table: str) -> Any:
@@ -90,7 +92,9 @@ def test_a_day_is_one_of_the_time_zone(compacted: Any) -> None:
 def test_spark_and_numpy_take_the_same_decision(session: SparkSession) -> None:
     keys = np.concatenate([np.arange(2000), np.array([-(2**63), 2**63 - 1])])
     texts = [f"user-{'ü' * (key % 40)}{key}" for key in range(len(keys))]
-    rows = session.createDataFrame([(int(key), text) for key, text in zip(keys, texts, strict=True)], "k long, t string")
+    rows = session.createDataFrame(
+        [(int(key), text) for key, text in zip(keys, texts, strict=True)], "k long, t string"
+    )
     found = rows.select(
         spark.decision("sampling", 3, F.col("k")).alias("n"), F.xxhash64("t", "k").alias("h"), "k"
     ).collect()

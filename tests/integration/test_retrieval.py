@@ -18,9 +18,7 @@ from understudy.errors import BadInput
 from understudy.features.repository import open_store
 
 START = datetime.datetime(2022, 5, 1, tzinfo=datetime.UTC)
-ROWS = st.lists(
-    st.tuples(st.sampled_from("ab"), st.integers(0, 8), st.integers(0, 4), st.integers(0, 99)), max_size=12
-)
+ROWS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 8), st.integers(0, 4), st.integers(0, 99)), max_size=12)
 ASKED = st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.integers(0, 12)), min_size=1, max_size=10)
 
 
@@ -33,7 +31,9 @@ def store_of(folder: Path, rows: list[tuple[str, int, int, int]], ttl_min: int =
         {
             "user_id": pa.array([key for key, *_ in rows], pa.string()),
             "event_timestamp": pa.array([at(event) for _, event, _, _ in rows], pa.timestamp("us", tz="UTC")),
-            "created_timestamp": pa.array([at(event + late) for _, event, late, _ in rows], pa.timestamp("us", tz="UTC")),
+            "created_timestamp": pa.array(
+                [at(event + late) for _, event, late, _ in rows], pa.timestamp("us", tz="UTC")
+            ),
             "value": pa.array([value for *_, value in rows], pa.int64()),
             "seen": pa.array([0.5] * len(rows), pa.float32()),
         }
@@ -66,7 +66,9 @@ def test_each_row_gets_the_newest_value_that_was_readable_then(
 ) -> None:
     unique = list({(key, event, late): (key, event, late, value) for key, event, late, value in rows}.values())
     store = store_of(tmp_path_factory.mktemp("store"), unique)
-    entities = pd.DataFrame({"user_id": [key for key, _ in asked], "event_timestamp": [at(minute) for _, minute in asked]})
+    entities = pd.DataFrame(
+        {"user_id": [key for key, _ in asked], "event_timestamp": [at(minute) for _, minute in asked]}
+    )
     entities["place"] = range(len(asked))
     job = store.get_historical_features(entity_df=entities, features=["history:value"], full_feature_names=True)
     found = job.to_df()

@@ -13,7 +13,9 @@ __all__ = ["config_option", "json_option", "lake_option", "number", "print_json"
 config_option = click.option(
     "--config", required=True, help="Configuration in YAML; examples/ has some.", metavar="FILE"
 )
-lake_option = click.option("--lake", default="./lake", show_default=True, help="Folder or URI of the lake.", metavar="DIR")
+lake_option = click.option(
+    "--lake", default="./lake", show_default=True, help="Folder or URI of the lake.", metavar="DIR"
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 

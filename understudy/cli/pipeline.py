@@ -78,7 +78,15 @@ def evaluate(release: str, lake: str, start: str, end: str, as_json: bool) -> No
         return
     days = {"all days": found["heads"], **found["by_day"]}
     rows = [
-        (day, head, m["rows"], number(m["auc"]), number(m["log_loss"]), number(m["calibration_ratio"], 3), number(m["ece"]))
+        (
+            day,
+            head,
+            m["rows"],
+            number(m["auc"]),
+            number(m["log_loss"]),
+            number(m["calibration_ratio"], 3),
+            number(m["ece"]),
+        )
         for day, heads in days.items()
         for head, m in heads.items()
     ]

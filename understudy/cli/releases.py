@@ -48,8 +48,13 @@ def show_release(ref: str, lake: str, as_json: bool) -> None:
     if as_json:
         print_json(whole)
         return
-    print_table(f"release {release.digest}", ("what", "value"), [(k, str(whole[k])) for k in ("aliases", "window", "teacher")])
-    rows = [(h, number(m["auc"]), number(m["log_loss"]), number(m["calibration_ratio"], 3)) for h, m in whole["metrics"].items()]
+    print_table(
+        f"release {release.digest}", ("what", "value"), [(k, str(whole[k])) for k in ("aliases", "window", "teacher")]
+    )
+    rows = [
+        (h, number(m["auc"]), number(m["log_loss"]), number(m["calibration_ratio"], 3))
+        for h, m in whole["metrics"].items()
+    ]
     print_table("metrics on the gate rows", ("head", "AUC", "log loss", "calibration ratio"), rows)
     gates = [(g["gate"], g["outcome"], g["reason"]) for g in release.manifest["gates"]]
     print_table("gates", ("gate", "outcome", "why"), gates)
@@ -74,7 +79,9 @@ def rollback(to: str | None, lake: str) -> None:
 
 @releases.command("quarantine")
 @click.argument("ref")
-@click.option("--reason", required=True, type=click.Choice(REASONS), help="harm, scoring and data spread to what it taught.")
+@click.option(
+    "--reason", required=True, type=click.Choice(REASONS), help="harm, scoring and data spread to what it taught."
+)
 @click.option("--note", default="", help="For whoever reads it later.")
 @lake_option
 def quarantine(ref: str, reason: str, note: str, lake: str) -> None:

@@ -25,7 +25,9 @@ def list_runs(lake: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [(r["run"], r["purpose"], r["window"]["start"], r["window"]["end"], r["status"], len(r["steps"])) for r in found]
+    rows = [
+        (r["run"], r["purpose"], r["window"]["start"], r["window"]["end"], r["status"], len(r["steps"])) for r in found
+    ]
     print_table("runs", ("run", "purpose", "from", "to", "status", "steps"), rows)
 
 
@@ -43,7 +45,11 @@ def show_run(run_id: str, lake: str, as_json: bool) -> None:
         print_json(whole | {"plan": run.plan().to_json()})
         return
     print_table(f"run {run.id}: {whole['status']}", ("step", "seconds"), list(whole["seconds"].items()))
-    print_table("verdicts", ("step", "gate", "outcome", "why"), [(v["step"], v["gate"], v["outcome"], v["reason"]) for v in verdicts])
+    print_table(
+        "verdicts",
+        ("step", "gate", "outcome", "why"),
+        [(v["step"], v["gate"], v["outcome"], v["reason"]) for v in verdicts],
+    )
     if whole["error"]:
         click.echo(f"error in {whole['error']['step']}: {whole['error']['error']}")
 

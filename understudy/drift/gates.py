@@ -65,7 +65,9 @@ def label_finding(head: str, action: str, before: float, now: float, config: Dri
 def verdicts(findings: list[Finding], rows: int, reference_rows: int, config: Drift) -> list[Verdict]:
     """One verdict per column that drifted, or one that says that none did."""
     if min(rows, reference_rows) < config.min_rows:
-        reason = f"expected {config.min_rows} rows on either side, found {rows} new and {reference_rows} in the reference"
+        reason = (
+            f"expected {config.min_rows} rows on either side, found {rows} new and {reference_rows} in the reference"
+        )
         return [Verdict("drift", "insufficient data", "rows", rows, reason, low=config.min_rows)]
     drifted = [f for f in findings if f.outcome in ("fail", "warn")]
     found = [
@@ -73,7 +75,10 @@ def verdicts(findings: list[Finding], rows: int, reference_rows: int, config: Dr
         for f in sorted(drifted, key=lambda f: (f.outcome, f.column))
     ]
     passed = len(findings) - len(drifted)
-    return [*found, Verdict("drift", "pass", "columns", None, f"{passed} of {len(findings)} columns and labels keep their bounds")]
+    return [
+        *found,
+        Verdict("drift", "pass", "columns", None, f"{passed} of {len(findings)} columns and labels keep their bounds"),
+    ]
 
 
 def self_test(sketches: dict[str, Sketch], rates: dict[str, float], config: Drift) -> list[dict[str, Any]]:

@@ -76,9 +76,7 @@ def _body(step: Step, config: Drift) -> Outcome:
     return Outcome(files=["sketches.json"], figures=figures, verdicts=found)
 
 
-def _reference(
-    step: Step, days: npt.NDArray[Any]
-) -> tuple[dict[str, Any] | None, str, npt.NDArray[np.bool_]]:
+def _reference(step: Step, days: npt.NDArray[Any]) -> tuple[dict[str, Any] | None, str, npt.NDArray[np.bool_]]:
     """Production's sketches and the days outside its window; the first run: the last day."""
     last: npt.NDArray[np.bool_] = days == step.plan.window_end
     if step.plan.production is None:
@@ -139,15 +137,15 @@ def _blindness(trials: list[dict[str, Any]]) -> Verdict:
     blind = [trial for trial in trials if not trial["good"]]
     figure = "drift gates that can fail"
     if not blind:
-        return Verdict("self-test", "pass", figure, None, f"{len(trials)} spoiled and unspoiled columns were told apart")
+        return Verdict(
+            "self-test", "pass", figure, None, f"{len(trials)} spoiled and unspoiled columns were told apart"
+        )
     one = blind[0]
     reason = f"the drift gates are blind: {one['spoiled']}, and {one['gate']} said {one['outcome']}"
     return Verdict("self-test", "fail", figure, None, reason)
 
 
-def _evidently(
-    step: Step, dataset: Any, new: npt.NDArray[np.bool_], config: Drift, findings: list[Finding]
-) -> None:
+def _evidently(step: Step, dataset: Any, new: npt.NDArray[np.bool_], config: Drift, findings: list[Finding]) -> None:
     """Evidently's page on a sample, for people; the verdicts come from all rows."""
     from understudy.drift.report import write_page
 

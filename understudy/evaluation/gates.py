@@ -85,7 +85,9 @@ def segments(head: str, against: str, found: dict[str, dict[str, Any] | None], m
             break
         harmed.append(name)
     if not harmed:
-        return Verdict(gate, "pass", figure, None, f"{figure}: a loss beyond {margin:g} is shown in none of {len(tested)} segments")
+        return Verdict(
+            gate, "pass", figure, None, f"{figure}: a loss beyond {margin:g} is shown in none of {len(tested)} segments"
+        )
     worst = known[harmed[0]]
     reason = (
         f"{figure}: more than {margin:g} lost in {', '.join(harmed)} ({worst['auc']:+.4f} in {harmed[0]}), "
@@ -97,7 +99,9 @@ def segments(head: str, against: str, found: dict[str, dict[str, Any] | None], m
 def export_parity(value: float, most: float) -> Verdict:
     """Largest difference of a probability between the trained network and the exported file."""
     good = value <= most
-    reason = f"the exported file's probabilities {'agree with' if good else 'differ from'} the network's (bound {most:g})"
+    reason = (
+        f"the exported file's probabilities {'agree with' if good else 'differ from'} the network's (bound {most:g})"
+    )
     return Verdict("export parity", "pass" if good else "fail", "export difference", value, reason, high=most)
 
 

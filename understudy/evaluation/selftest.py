@@ -129,9 +129,7 @@ def _segments(
     return gates.segments(head, "itself", found, config.auc_margin)
 
 
-def _segment_trial(
-    level: Scored, segments: dict[str, npt.NDArray[np.bool_]], config: Evaluation, head: str
-) -> Trial:
+def _segment_trial(level: Scored, segments: dict[str, npt.NDArray[np.bool_]], config: Evaluation, head: str) -> Trial:
     if not segments:
         return Trial("one segment permuted", f"segments: {head}", "skipped: no segment has enough rows", True)
     name = max(segments, key=lambda one: (int(segments[one].sum()), one))

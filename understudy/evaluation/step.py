@@ -71,7 +71,10 @@ def _body(step: Step, config: Evaluation) -> Outcome:
     segments = segment_rows(candidate.rows, config.segments, config.min_segment_rows)
     step.say("proving that the gates can fail")
     trials = selftest.self_test(candidate.scored, segments, config, primary[0], _parity(candidate))
-    verdicts = [*_judge(config, primary, found, diffs, against), *_segments(config, primary, candidate, reference, against, segments)]
+    verdicts = [
+        *_judge(config, primary, found, diffs, against),
+        *_segments(config, primary, candidate, reference, against, segments),
+    ]
     verdicts += [gates.export_parity(_parity(candidate)(False), config.export_tolerance)]
     verdicts += [gates.size(len(candidate.model) / 1e6, config.max_size_mb), _latency(step, candidate, config)]
     verdicts.append(selftest.verdict(trials))
@@ -241,9 +244,7 @@ def _teacher(step: Step, candidate: Candidate) -> dict[str, Any] | None:
     place = pc.index_in(candidate.rows["row_key"], scores["row_key"])
     columns = [scores[f"logit_{h}"].take(place).cast(pa.float64()).fill_null(float("nan")) for h in heads]
     teacher = candidate.scored.with_probabilities(1 / (1 + np.exp(-np.stack([np.asarray(c) for c in columns], axis=1))))
-    return {
-        head: {"teacher_auc": _auc(teacher, head), "student_auc": _auc(candidate.scored, head)} for head in heads
-    }
+    return {head: {"teacher_auc": _auc(teacher, head), "student_auc": _auc(candidate.scored, head)} for head in heads}
 
 
 def _auc(scored: Scored, head: str) -> float | None:

@@ -92,9 +92,7 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout).to_pandas()
 
-    def persist(
-        self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
-    ) -> None:
+    def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
         assert isinstance(storage, SavedDatasetFileStorage), "rows are saved as a Parquet file"
         path = Path(storage.file_options.uri)
         if path.exists() and not allow_overwrite:
@@ -158,7 +156,9 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        view = _pulled(config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        view = _pulled(
+            config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column
+        )
         return AsOfRetrievalJob(latest_query(view, *_range(start_date, end_date), latest=True))
 
     @staticmethod
@@ -172,7 +172,9 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        view = _pulled(config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        view = _pulled(
+            config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column
+        )
         return AsOfRetrievalJob(latest_query(view, *_range(start_date, end_date), latest=False))
 
 

@@ -35,9 +35,7 @@ def definitions(tables: dict[str, tuple[str, pa.Schema]], service: str = SERVICE
         service: name of the feature service, one per version of a model.
     """
     keys = sorted({view.key for view in VIEWS})
-    entities = {
-        key: Entity(name=key.removesuffix("_id"), join_keys=[key], value_type=ValueType.STRING) for key in keys
-    }
+    entities = {key: Entity(name=key.removesuffix("_id"), join_keys=[key], value_type=ValueType.STRING) for key in keys}
     views = []
     for view in VIEWS:
         path, fields = tables[view.name]

@@ -293,7 +293,9 @@ class _Merge:
             " GROUP BY request_id, item_id"
         )
         self.db.execute("ALTER TABLE merged ADD COLUMN day VARCHAR")
-        self.db.execute("UPDATE merged SET day = strftime(timezone(getvariable('zone'), make_timestamptz(us)), '%Y-%m-%d')")
+        self.db.execute(
+            "UPDATE merged SET day = strftime(timezone(getvariable('zone'), make_timestamptz(us)), '%Y-%m-%d')"
+        )
         for (day,) in self.db.execute("SELECT DISTINCT day FROM merged ORDER BY day").fetchall():
             self.progress(f"writing {day}")
             self._write_day(day)
@@ -339,9 +341,7 @@ class _Merge:
         days = set()
         for day in self.before.days():
             self.db.register("i", self.before.dataset(self.lake, "impressions", day, day))
-            known = self.db.execute(
-                "SELECT 1 FROM i SEMI JOIN new_impressions USING (request_id) LIMIT 1"
-            ).fetchone()
+            known = self.db.execute("SELECT 1 FROM i SEMI JOIN new_impressions USING (request_id) LIMIT 1").fetchone()
             self.db.unregister("i")
             if known:
                 days.add(day)

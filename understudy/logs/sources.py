@@ -83,7 +83,9 @@ def _header(path: Path) -> str:
                 pass
             return header.rstrip("\r\n")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadInput(f"{path}: expected a whole gzip file, found a truncated or damaged one; fetch it again") from error
+        raise BadInput(
+            f"{path}: expected a whole gzip file, found a truncated or damaged one; fetch it again"
+        ) from error
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: expected UTF-8 text, found other bytes; convert the file") from error
     except OSError as error:

@@ -75,12 +75,7 @@ class Network(nn.Module):
         nn.init.normal_(self.categories.weight, std=0.01)
         self.attention = Attention(4 * config.id_dimension, self.heads)
         categories = len(inputs.categorical) - ID_COLUMNS
-        width = (
-            dense
-            + ID_COLUMNS * config.id_dimension
-            + categories * config.category_dimension
-            + self.attention.width
-        )
+        width = dense + ID_COLUMNS * config.id_dimension + categories * config.category_dimension + self.attention.width
         self.cross = nn.ModuleList(Cross(width, config.cross_rank) for _ in range(config.cross_layers))
         layers: list[nn.Module] = []
         last = width
@@ -92,9 +87,7 @@ class Network(nn.Module):
         self.position = nn.Embedding(POSITIONS, self.heads)
         nn.init.zeros_(self.position.weight)
 
-    def forward(
-        self, dense_BD: Tensor, rows_BC: Tensor, event_rows_BTE: Tensor, feeds: dict[str, Tensor]
-    ) -> Tensor:
+    def forward(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_BTE: Tensor, feeds: dict[str, Tensor]) -> Tensor:
         """Logits (B, H) at the position that is fed; where it is NaN, at the reference position."""
         ids = self.ids(rows_BC[:, :ID_COLUMNS])
         categories = self.categories(rows_BC[:, ID_COLUMNS:] - self.id_rows)

@@ -37,7 +37,9 @@ class Served:
         try:
             self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise BadInput("served.onnx: expected a model that ONNX Runtime can load, found none; use a release's own") from error
+            raise BadInput(
+                "served.onnx: expected a model that ONNX Runtime can load, found none; use a release's own"
+            ) from error
         self.inputs = inputs
         self._known = {node.name for node in self.session.get_inputs()}
 

@@ -31,7 +31,9 @@ def _body(step: Step, rollout: Rollout) -> Outcome:
     if failed:
         raise GateFailed(f"{failed[0]['step']}: gate {failed[0]['gate']} said no: {failed[0]['reason']}")
     if not (step.run.manifest("evaluate") or {"verdicts": []})["verdicts"]:
-        raise UnderstudyError(f"run {step.run.id}: expected verdicts of evaluate in the record, found none; run it again")
+        raise UnderstudyError(
+            f"run {step.run.id}: expected verdicts of evaluate in the record, found none; run it again"
+        )
     if digest in quarantined(step.lake):
         raise GateFailed(f"promote: release {digest[:12]} is in quarantine")
     if rollout.mode == "none":

@@ -63,7 +63,9 @@ def curve(points: list[dict[str, float]], best: int) -> Markup:
 
 def drift(columns: list[dict[str, Any]]) -> Markup:
     """How much of its bound each column uses; the twenty that use most."""
-    used = sorted(((c["psi"] / c["bound"], c) for c in columns if not c["column"].startswith("label_")), key=lambda u: u[0])
+    used = sorted(
+        ((c["psi"] / c["bound"], c) for c in columns if not c["column"].startswith("label_")), key=lambda u: u[0]
+    )
     shown = used[-20:]
     with mpl.rc_context(_STYLE):
         figure, axes = _panels(1, 0.6 + 0.2 * max(1, len(shown)), width=8.0)

@@ -159,9 +159,7 @@ def _execute(
     return done
 
 
-def _attempt(
-    lake: Lake, run: Run, plan: Plan, name: str, key: str, body: Callable[[Step], Outcome]
-) -> dict[str, Any]:
+def _attempt(lake: Lake, run: Run, plan: Plan, name: str, key: str, body: Callable[[Step], Outcome]) -> dict[str, Any]:
     folder = f"{run.folder}/steps/{name}"
     step = Step(lake, run, plan, name, f"{folder}/attempt-{uuid.uuid4().hex[:12]}")
     started = time.monotonic()

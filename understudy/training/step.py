@@ -70,13 +70,20 @@ def _body(step: Step, config: Training, section: str) -> Outcome:
     train_rows = Rows.prepare(model, feeds, torch.from_numpy(labels), loss_weights, aim, device)
     del feeds
     stop_weights = torch.from_numpy(_column(stop, "sample_weight"))
-    stop_rows = Rows.prepare(model, encode(stop, inputs), torch.from_numpy(_labels(stop, heads)), stop_weights, None, device)
+    stop_rows = Rows.prepare(
+        model, encode(stop, inputs), torch.from_numpy(_labels(stop, heads)), stop_weights, None, device
+    )
     parts = {"section": section, "plan": str(step.plan.to_json()), "version": __version__, "device": device}
     parts |= {"torch": torch.__version__, "inputs": inputs.to_json()}
     checkpoints = Checkpoints(step.lake, f"{step.run.folder}/steps/{NAME}/checkpoints", checkpoint_key(parts))
     state = fit(
-        model, train_rows, stop_rows, config,
-        resume=checkpoints.resume, save=checkpoints.save, progress=_progress(step, config),
+        model,
+        train_rows,
+        stop_rows,
+        config,
+        resume=checkpoints.resume,
+        save=checkpoints.save,
+        progress=_progress(step, config),
     )
     files = to_files(model.cpu(), config.ranker)
     for name, data in files.items():
