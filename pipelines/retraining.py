@@ -50,7 +50,7 @@ def retraining(config: Config) -> BaseComponent:
         with dsl.ExitHandler(report, name="retrain"):
             plan = plan_window(lake=lake, config=whole, window_end=window_end, again=again, job=job)
             plan.set_caching_options(False)
-            tasks = {}
+            tasks: dict[str, Any] = {}
             for step, (component, parts, waits) in STEPS.items():
                 task = component(lake=lake, run_id=plan.output, section=config.section(*parts))
                 tasks[step] = task.set_caching_options(False).after(*(tasks[name] for name in waits))

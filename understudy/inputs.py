@@ -125,7 +125,8 @@ class Inputs:
     @classmethod
     def from_json(cls, text: str) -> "Inputs":
         value = json.loads(text)
-        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+        plain: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        return cls(**plain)
 
     def with_events(self, recent_events: int) -> "Inputs":
         return replace(self, recent_events=recent_events)
@@ -178,7 +179,7 @@ def _local_hour(ts: Any, time_zone: str) -> npt.NDArray[np.float32]:
     zoneinfo.ZoneInfo(time_zone)
     local = pc.local_timestamp(ts.cast(pa.timestamp("us", tz=time_zone)))
     hours = np.asarray(pc.hour(local), np.float32)
-    return hours + np.asarray(pc.minute(local), np.float32) / 60
+    return hours + np.asarray(pc.minute(local), np.float32) / np.float32(60)
 
 
 def _hashes(column: pa.Array | None, rows: int) -> npt.NDArray[np.int64]:
@@ -194,7 +195,7 @@ def _hashes(column: pa.Array | None, rows: int) -> npt.NDArray[np.int64]:
 def _numbers(column: pa.Array | None, rows: int, missing: float) -> npt.NDArray[np.float32]:
     if column is None or column.null_count == rows:
         return np.full(rows, missing, np.float32)
-    return column.cast(pa.float32(), safe=False).fill_null(missing).to_numpy(zero_copy_only=False)
+    return np.asarray(column.cast(pa.float32(), safe=False).fill_null(missing), np.float32)
 
 
 def _age_s(ts_us: npt.NDArray[np.int64], then_us: pa.Array | None) -> npt.NDArray[np.float32]:
@@ -202,7 +203,7 @@ def _age_s(ts_us: npt.NDArray[np.int64], then_us: pa.Array | None) -> npt.NDArra
         return np.full(len(ts_us), NEVER, np.float32)
     age = (ts_us - then_us.fill_null(0).to_numpy(zero_copy_only=False)) / 1e6
     age[then_us.is_null().to_numpy(zero_copy_only=False)] = NEVER
-    return age.astype(np.float32)
+    return np.asarray(age, np.float32)
 
 
 def _pad(target: npt.NDArray[Any], column: pa.Array | None) -> None:

@@ -84,10 +84,7 @@ def _newton(logits: Floats, labels: Floats, weights: Floats, steps: int, *, fixe
         p = 1 / (1 + np.exp(-np.clip(design @ parameters, -30, 30)))
         gradient = design.T @ (weights * (p - labels)) + _RIDGE * (parameters - [1.0, 0.0])
         hessian = (design * (weights * p * (1 - p))[:, None]).T @ design + _RIDGE * np.eye(2)
-        if fixed_scale:
-            step = np.array([0.0, gradient[1] / hessian[1, 1]])
-        else:
-            step = np.linalg.solve(hessian, gradient)
+        step = np.array([0.0, gradient[1] / hessian[1, 1]]) if fixed_scale else np.linalg.solve(hessian, gradient)
         parameters = parameters - np.clip(step, -2, 2)
         if np.abs(step).max() < 1e-10:
             break

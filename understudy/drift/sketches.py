@@ -46,19 +46,22 @@ class Sketch:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Sketch":
-        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+        plain: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        return cls(**plain)
 
 
 def sketch(values: npt.NDArray[Any], weights: Floats, days: npt.NDArray[Any]) -> Sketch:
     """Sketch of a column (n,): floats with NaN, or texts with None."""
+    edges: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
     if values.dtype.kind == "f":
         known = values[~np.isnan(values)]
         cuts = np.quantile(known, np.linspace(0, 1, _BINS + 1)[1:-1]) if len(known) else np.zeros(0)
-        edges, names = tuple(float(edge) for edge in np.unique(cuts)), ()
+        edges = tuple(float(edge) for edge in np.unique(cuts))
     else:
         texts, counts = np.unique(values[values != np.array(None)].astype(str), return_counts=True)
         order = np.lexsort((texts, -counts))[:_VALUES]
-        edges, names = (), tuple(str(text) for text in texts[order])
+        names = tuple(str(text) for text in texts[order])
     empty = Sketch(edges, names, (), 0.0, len(values))
     whole = shares(empty, values, weights)
     parts = [shares(empty, values[days == day], weights[days == day]) for day in np.unique(days)]

@@ -90,7 +90,8 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
             return db.execute(self.query).to_arrow_table()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._to_arrow_internal(timeout).to_pandas()
+        frame: pd.DataFrame = self._to_arrow_internal(timeout).to_pandas()
+        return frame
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
         assert isinstance(storage, SavedDatasetFileStorage), "rows are saved as a Parquet file"
@@ -124,12 +125,14 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]
         config: RepoConfig,
         feature_views: list[FeatureView],
         feature_refs: list[str],
-        entity_df: pd.DataFrame | str,
+        entity_df: pd.DataFrame | str | None,
         registry: BaseRegistry,
         project: str,
         full_feature_names: bool = False,
         **kwargs: Any,
     ) -> RetrievalJob:
+        if entity_df is None:
+            raise BadInput("entity rows: expected a frame or the path of Parquet files, found none; pass entity_df")
         entities = _Entities(entity_df)
         views = [_joined(view, feature_refs, str(config.repo_path), full_feature_names) for view in feature_views]
         for view in views:
@@ -212,7 +215,8 @@ class _Entities:
 
 def _joined(view: FeatureView, feature_refs: list[str], base: str, full_feature_names: bool) -> Joined:
     source = view.batch_source
-    prefix = view.projection.name_to_use()
+    assert source is not None, "a view over tables has a source"
+    prefix = view.projection.name_to_use()  # type: ignore[no-untyped-call]
     names = [ref.split(":")[1] for ref in feature_refs if ref.split(":")[0] == prefix]
     keys = view.projection.join_key_map or {column.name: column.name for column in view.entity_columns}
     return Joined(
@@ -221,7 +225,7 @@ def _joined(view: FeatureView, feature_refs: list[str], base: str, full_feature_
         features={name: f"{prefix}__{name}" if full_feature_names else name for name in names},
         event=source.timestamp_field,
         created=source.created_timestamp_column or None,
-        ttl=view.ttl,
+        ttl=view.ttl or timedelta(0),
     )
 
 

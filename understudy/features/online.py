@@ -64,10 +64,11 @@ def refresh(lake_uri: str, run_id: str) -> bool:
         "section": canonical_json(plan.config["features"]),
         "unchanging": snapshot.fingerprint(_day_before(plan.window_end)),
     }
-    start = _EVER
-    if before is not None and before["section"] == stand["section"]:
-        if snapshot.fingerprint(_day_before(before["window_end"])) == before["unchanging"]:
-            start = _midnight(before["window_end"], plan.time_zone)
+    same = before is not None and before["section"] == stand["section"]
+    if before is not None and same and snapshot.fingerprint(_day_before(before["window_end"])) == before["unchanging"]:
+        start = _midnight(before["window_end"], plan.time_zone)
+    else:
+        start = _EVER
     _materialise(lake, run, start)
     lake.replace(_POINTER, (json.dumps(stand, sort_keys=True) + "\n").encode())
     return True

@@ -36,7 +36,7 @@ def definitions(tables: dict[str, tuple[str, pa.Schema]], service: str = SERVICE
     """
     keys = sorted({view.key for view in VIEWS})
     entities = {key: Entity(name=key.removesuffix("_id"), join_keys=[key], value_type=ValueType.STRING) for key in keys}
-    views = []
+    views: list[Any] = []
     for view in VIEWS:
         path, fields = tables[view.name]
         views.append(

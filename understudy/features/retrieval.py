@@ -34,6 +34,7 @@ def _body(step: Step, features: Features) -> Outcome:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("FEAST_USAGE", "False")
     from understudy.features import repository
+    from understudy.features.offline_store import AsOfRetrievalJob
 
     tables = {view.name: _table(step, view.name) for view in VIEWS}
     step.dataset("sample_examples", "samples")
@@ -49,6 +50,7 @@ def _body(step: Step, features: Features) -> Outcome:
             day = name.split("/")[0]
             entity_rows = step.lake.uri(samples, name)
             job = store.get_historical_features(entity_df=entity_rows, features=service, full_feature_names=True)
+            assert isinstance(job, AsOfRetrievalJob), "this repository's offline store made the job"
             target = f"{step.table('training_set')}/{day}/rows.parquet"
             Path(step.lake.path(target)).parent.mkdir(parents=True, exist_ok=True)
             written = job.write(step.lake.uri(target))

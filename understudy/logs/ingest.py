@@ -209,7 +209,8 @@ class _Stage:
         """Split ``raw`` into new_<kind> and refused rows; stop where too many are refused."""
         cases = " ".join(f"WHEN {condition} THEN {literal(reason)}" for condition, reason in reasons)
         self.db.execute(
-            f"CREATE OR REPLACE TABLE judged AS SELECT *, CASE {cases} END AS _reason FROM (SELECT *, {us} AS _us FROM raw)"
+            f"CREATE OR REPLACE TABLE judged AS SELECT *, CASE {cases} END AS _reason "
+            f"FROM (SELECT *, {us} AS _us FROM raw)"
         )
         values = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
         self.db.execute(f"CREATE TABLE new_{kind} AS SELECT {values} FROM judged WHERE _reason IS NULL")
@@ -289,7 +290,8 @@ class _Merge:
         self.progress("removing duplicates")
         self.db.execute(
             f"CREATE OR REPLACE TABLE merged AS SELECT request_id, item_id, {smallest}{largest} FROM "
-            f"(SELECT {columns}{outcomes} FROM new_impressions UNION ALL SELECT {columns}{outcomes} FROM old_impressions)"
+            f"(SELECT {columns}{outcomes} FROM new_impressions UNION ALL "
+            f"SELECT {columns}{outcomes} FROM old_impressions)"
             " GROUP BY request_id, item_id"
         )
         self.db.execute("ALTER TABLE merged ADD COLUMN day VARCHAR")
@@ -318,7 +320,8 @@ class _Merge:
         if self.config.source.request:
             touched |= self._days_of_known_requests()
         touched &= set(self.before.days())
-        types = "request_id VARCHAR, user_id VARCHAR, item_id VARCHAR, us BIGINT, position INTEGER, surface VARCHAR, slice VARCHAR"
+        texts = ", ".join(f"{name} VARCHAR" for name in ("request_id", "user_id", "item_id", "surface", "slice"))
+        types = f"{texts}, us BIGINT, position INTEGER"
         outcomes = "".join(f", {quoted(f'y_{h}')} DOUBLE" for h in heads)
         self.db.execute(f"CREATE OR REPLACE TABLE old_impressions ({types}{outcomes})")
         for one in sorted(touched):
@@ -331,8 +334,8 @@ class _Merge:
             self.db.register("i", impressions)
             self.db.register("a", actions)
             self.db.execute(
-                "INSERT INTO old_impressions SELECT i.request_id, i.user_id, i.item_id, epoch_us(i.ts), i.position, "
-                f"i.surface, i.slice{values} FROM i LEFT JOIN a ON i.row_key = a.row_key GROUP BY ALL"
+                "INSERT INTO old_impressions BY NAME SELECT i.request_id, i.user_id, i.item_id, epoch_us(i.ts) AS us, "
+                f"i.position, i.surface, i.slice{values} FROM i LEFT JOIN a ON i.row_key = a.row_key GROUP BY ALL"
             )
             self.db.unregister("i")
             self.db.unregister("a")
@@ -409,12 +412,12 @@ class _Merge:
         fields = schema.arrow_schema("rejected", self.config.heads)
         table = refused.append_column("record_key", pa.array(keys)).select(fields.names).cast(fields)
         old = self.before.dataset(self.lake, "rejected").to_table()
-        self.db.register("both", pa.concat_tables([table, old.cast(fields)]))
+        self.db.register("refusals", pa.concat_tables([table, old.cast(fields)]))
         distinct = self.db.execute(
             "SELECT record_key, min(source) AS source, min(reason) AS reason, min(record) AS record "
-            "FROM both GROUP BY record_key ORDER BY record_key"
+            "FROM refusals GROUP BY record_key ORDER BY record_key"
         ).to_arrow_table()
-        self.db.unregister("both")
+        self.db.unregister("refusals")
         file = _File(self.work / "rejected.parquet", fields)
         file.write(distinct.cast(fields))
         self._add("rejected", ALL_DAYS, file, {})

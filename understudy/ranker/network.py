@@ -32,7 +32,8 @@ class Cross(nn.Module):
         self.up = nn.Linear(rank, width)
 
     def forward(self, x0_BX: Tensor, x_BX: Tensor) -> Tensor:
-        return x0_BX * self.up(self.down(x_BX)) + x_BX
+        crossed: Tensor = x0_BX * self.up(self.down(x_BX)) + x_BX
+        return crossed
 
 
 class Attention(nn.Module):
@@ -51,7 +52,8 @@ class Attention(nn.Module):
         known_BT = age_s_BT >= 0
         scores_BT = scores_BT - self.age * torch.log1p(age_s_BT.clamp(min=0) / 3600)
         weights_BT = torch.softmax(torch.where(known_BT, scores_BT, -1e9), dim=1) * known_BT
-        return (weights_BT[:, None, :] @ torch.cat([events_BTM, outcomes_BTH], dim=2))[:, 0]
+        attended: Tensor = (weights_BT[:, None, :] @ torch.cat([events_BTM, outcomes_BTH], dim=2))[:, 0]
+        return attended
 
 
 class Network(nn.Module):

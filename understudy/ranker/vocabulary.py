@@ -127,8 +127,8 @@ def _cuckoo(keys: Int64s, rows: Int64s, capacity: int) -> Slots | None:
         else:
             return None
     filled = []
-    for table in tables:
-        at = np.array(table, np.int64)
+    for slots in tables:
+        at = np.array(slots, np.int64)
         empty = at < 0
         filled.append((np.where(empty, 0, keys[at]), np.where(empty, 0, rows[at])) if len(keys) else (at * 0, at * 0))
     return Slots((filled[0][0], filled[1][0]), (filled[0][1], filled[1][1]))

@@ -67,8 +67,8 @@ def _newest(lake: Lake) -> tuple[int, dict[str, str]]:
 
 def _moved(lake: Lake, name: str, expected: str | None, found: str | None) -> BadInput:
     return BadInput(
-        f"alias {name} in lake {lake.root}: expected {_short(expected)}, found {_short(found)}: it has moved meanwhile; "
-        "look at `understudy releases list`, then give the command again"
+        f"alias {name} in lake {lake.root}: expected {_short(expected)}, found {_short(found)}: it has moved "
+        "meanwhile; look at `understudy releases list`, then give the command again"
     )
 
 

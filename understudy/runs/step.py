@@ -5,6 +5,7 @@ committed. Where a manifest stands already the step is skipped; where its key di
 begun by another version or configuration and must not go on.
 """
 
+import contextlib
 import hashlib
 import sys
 import time
@@ -116,10 +117,9 @@ def execute(
         manifest = _execute(lake, run, name, section, body, needs)
     except Exception as error:
         if not isinstance(error, GateFailed):
-            try:
+            # On a full disk the error itself still reaches the user.
+            with contextlib.suppress(OSError, UnderstudyError):
                 run.record_error(name, error)
-            except OSError:  # a full disk: the error itself still reaches the user
-                pass
         raise
     stop_at_failed(name, manifest)
     return manifest

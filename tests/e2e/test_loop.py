@@ -1,0 +1,156 @@
+"""The loop on a laptop: the real pipeline, real Spark, Feast and Evidently, each step its own process."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CONFIG = str(ROOT / "examples" / "generated.yaml")
+WINDOW_END = "2022-04-30"
+CLI = [sys.executable, "-m", "understudy.cli"]
+
+
+def understudy(*arguments: str, code: int = 0) -> str:
+    """Run a command; its stdout, or its stderr where another code than 0 is expected."""
+    done = subprocess.run([*CLI, *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake of generated logs that no run has seen."""
+    folder = tmp_path_factory.mktemp("loop")
+    understudy("generate", "--out", str(folder / "logs"), "--rows", "20000")
+    understudy("ingest", "--config", CONFIG, "--source", str(folder / "logs"), "--lake", str(folder / "lake"))
+    return folder / "lake"
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory, ingested: Path) -> tuple[Path, dict[str, Any]]:
+    """The lake after a run that was killed in the middle of training and started again."""
+    lake = tmp_path_factory.mktemp("released") / "lake"
+    shutil.copytree(ingested, lake)
+    command = [*CLI, "run", "--config", CONFIG, "--lake", str(lake), "--window-end", WINDOW_END, "--json"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **quiet) as first:  # type: ignore[call-overload]
+        wait_for(lambda: list(lake.glob("runs/*/steps/train_ranker/checkpoints/*")), first)
+        os.killpg(first.pid, signal.SIGKILL)
+    before = {path: path.stat().st_mtime_ns for path in lake.glob("runs/*/steps/*/manifest.json")}
+    assert len(before) >= 4
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    return lake, json.loads(done.stdout)
+
+
+def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[Any]", limit_s: float = 300) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_one_command_makes_a_release(released: tuple[Path, dict[str, Any]]) -> None:
+    lake, run = released
+    assert run["promoted"]
+    (one,) = json.loads(understudy("releases", "list", "--lake", str(lake), "--json"))
+    assert one["digest"] == run["digest"]
+    assert one["aliases"] == ["candidate", "production"]
+    assert (one["teacher"], one["window"]["end"]) == (None, WINDOW_END)
+    assert one["metrics"]["click"]["auc"] > 0.6
+
+
+def test_the_report_opens_without_a_network(released: tuple[Path, dict[str, Any]]) -> None:
+    _, run = released
+    page = Path(run["report"]).read_text()
+    assert run["digest"] in page
+    for title in ("Verdicts", "Calibration", "ROC", "Training", "Drift", "What sampling kept", "Lineage", "Seconds"):
+        assert f"<h2>{title}</h2>" in page
+    assert "<script" not in page
+    assert 'src="http' not in page
+
+
+def test_a_released_window_is_not_run_again(released: tuple[Path, dict[str, Any]]) -> None:
+    lake, run = released
+    again = understudy("run", "--config", CONFIG, "--lake", str(lake), "--window-end", WINDOW_END, "--json")
+    assert json.loads(again)["digest"] == run["digest"]
+
+
+def test_a_run_in_another_folder_makes_the_same_release(
+    tmp_path: Path, ingested: Path, released: tuple[Path, dict[str, Any]]
+) -> None:
+    shutil.copytree(ingested, tmp_path / "elsewhere")
+    lake = str(tmp_path / "elsewhere")
+    run = json.loads(understudy("run", "--config", CONFIG, "--lake", lake, "--window-end", WINDOW_END, "--json"))
+    assert run["digest"] == released[1]["digest"]
+
+
+def test_any_days_can_be_scored_with_a_release(released: tuple[Path, dict[str, Any]]) -> None:
+    lake, run = released
+    days = ("--from", "2022-05-01", "--to", "2022-05-02")
+    found = json.loads(understudy("evaluate", "--release", "production", "--lake", str(lake), *days, "--json"))
+    assert found["release"] == run["digest"]
+    assert set(found["by_day"]) == {"2022-05-01", "2022-05-02"}
+    click = found["heads"]["click"]
+    for name in ("auc", "log_loss", "normalized_entropy", "calibration_ratio", "ece"):
+        low, high = click[f"{name}_interval"]
+        assert low < high
+    assert click["auc"] > 0.6
+
+
+def test_a_failed_gate_stops_the_pipeline_visibly_and_keeps_production(
+    tmp_path: Path, released: tuple[Path, dict[str, Any]]
+) -> None:
+    lake, run = released
+    value = yaml.safe_load(Path(CONFIG).read_text())
+    value["evaluation"]["min_auc"] = 0.99
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(yaml.safe_dump(value))
+    said = understudy("run", "--config", str(strict), "--lake", str(lake), "--window-end", WINDOW_END, code=3)
+    assert "AUC click is" in said
+    assert "it must be at least 0.99" in said
+    releases = json.loads(understudy("releases", "list", "--lake", str(lake), "--json"))
+    assert [one["digest"] for one in releases] == [run["digest"]]
+    runs = json.loads(understudy("runs", "list", "--lake", str(lake), "--json"))
+    (failed,) = [one for one in runs if one["status"] == "gate failed"]
+    page = (lake / "runs" / failed["run"] / "report.html").read_text()
+    assert "Stopped: gate AUC: click said no" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config", "none.yaml"], "configuration none.yaml: expected a file"),
+        (["--config", CONFIG, "--window-end", "2031-01-01"], "expected a complete day"),
+        (["--config", CONFIG, "--window-end", "2022-04-25"], "expected impressions on 2 days"),
+    ],
+)
+def test_bad_input_leaves_the_lake_as_it_was(ingested: Path, arguments: list[str], expected: str) -> None:
+    before = sorted(ingested.rglob("*"))
+    said = understudy("run", "--lake", str(ingested), *arguments, code=2)
+    assert expected in said
+    assert said.count("\n") == 1
+    assert sorted(ingested.rglob("*")) == before
+
+
+def test_the_same_graph_compiles_for_kubeflow(tmp_path: Path) -> None:
+    from pipelines.retraining import STEPS
+
+    understudy("compile", "--config", CONFIG, "-o", str(tmp_path / "pipeline.yaml"))
+    spec, *_ = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
+    executors = {name.removeprefix("exec-").replace("-", "_") for name in spec["deploymentSpec"]["executors"]}
+    assert executors == {*STEPS, "plan_window", "write_report"}
+    assert all("image" in e["container"] for e in spec["deploymentSpec"]["executors"].values())
+    assert (tmp_path / "pipeline.yaml").stat().st_size < 500_000

@@ -1,0 +1,58 @@
+"""Configuration: strict, and every error names its path."""
+
+from pathlib import Path
+
+import pytest
+
+from understudy import config as configuration
+from understudy.errors import BadInput
+from understudy.section import canonical_json, from_json
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MINIMAL = """
+source:
+  impressions: [{files: ["log*"]}]
+  user: u
+  item: i
+  time: t
+  outcomes: {click: c}
+"""
+
+BAD = {
+    "broken YAML": ("source: [", "line 1, column 10: expected YAML"),
+    "an unknown key": (MINIMAL + "sampling: {negative_rat: 0.5}", "sampling.negative_rat: expected no such key"),
+    "a wrong type": (MINIMAL + "window: {days: many}", "window.days: "),
+    "a rate above 1": (MINIMAL + "sampling: {negative_rate: 1.5}", "negative_rate: expected a number of at least"),
+    "a rate below 0": (MINIMAL + "sampling: {negative_rate: -0.1}", "negative_rate: expected a number of at least"),
+    "no source": ("window: {days: 3}", "source: expected a value, found none"),
+    "an unknown zone": (MINIMAL + "time_zone: Mars/Olympus", "time_zone: expected an IANA name"),
+    "a list": ("- 1", "expected keys such as source, found list"),
+    "an outcome as an input": (
+        MINIMAL + "  users: {files: [u], key: u, numeric: [c]}",
+        "column 'c' is an outcome and can never become an input",
+    ),
+    "an unknown primary head": (MINIMAL + "evaluation: {primary_heads: [buy]}", "expected one of click, found 'buy'"),
+    "a refresh that divides no day": (MINIMAL + "features: {refresh: 7h}", "a duration that divides a day"),
+    "code in YAML": ("source: !!python/object/apply:os.system [ls]", "expected YAML"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), BAD.values(), ids=BAD.keys())
+def test_a_bad_configuration_is_one_clear_line(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "understudy.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput) as caught:
+        configuration.load(path)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="expected a file, found none"):
+        configuration.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_examples_are_valid_and_survive_canonical_json(path: Path) -> None:
+    config = configuration.load(path)
+    assert from_json(configuration.Config, canonical_json(config)) == config

@@ -1,0 +1,182 @@
+"""Metrics agree with scikit-learn; gates refuse what they are meant for."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
+
+from understudy.drift.config import Drift
+from understudy.drift.gates import column_finding, label_finding, self_test, verdicts
+from understudy.drift.sketches import shares, sketch
+from understudy.evaluation import gates, selftest
+from understudy.evaluation.config import Evaluation
+from understudy.evaluation.metrics import Prepared, ndcg
+from understudy.evaluation.scored import Scored, difference, summary
+
+
+def scored(rows: int = 4000, seed: int = 0, noise: float = 0.0) -> Scored:
+    """Two heads whose probabilities are the truth, but for noise on the logits."""
+    random = np.random.default_rng(seed)
+    z = random.normal(size=(rows, 2)) + np.array([0.0, -1.5])
+    labels = (random.random((rows, 2)) < 1 / (1 + np.exp(-z))).astype(float)
+    seen = z + noise * np.random.default_rng(seed + 1).normal(size=z.shape)
+    users = np.array([f"u{i % 400}" for i in range(rows)])
+    requests = np.array([f"r{i // 5}" for i in range(rows)])
+    weights = random.uniform(0.5, 2, rows)
+    return Scored(("click", "like"), users, requests, labels, weights, 1 / (1 + np.exp(-seen)))
+
+
+def test_weighted_metrics_agree_with_scikit_learn() -> None:
+    random = np.random.default_rng(1)
+    y, p, w = random.integers(0, 2, 500), random.integers(1, 20, 500) / 20.5, random.uniform(0.1, 3, 500)
+    found = {name: value[0] for name, value in Prepared.of(y, p, w).metrics().items()}
+    assert found["auc"] == pytest.approx(roc_auc_score(y, p, sample_weight=w))
+    assert found["log_loss"] == pytest.approx(log_loss(y, p, sample_weight=w))
+    assert found["calibration_ratio"] == pytest.approx((p * w).sum() / (y * w).sum())
+
+
+def test_ndcg_agrees_with_scikit_learn() -> None:
+    random = np.random.default_rng(2)
+    requests, y, p = np.repeat(np.arange(30), 7), random.integers(0, 2, 210).astype(float), random.random(210)
+    expected = [ndcg_score([y[requests == r]], [p[requests == r]]) for r in range(30) if y[requests == r].sum() > 0]
+    assert ndcg(requests, y, p) == pytest.approx(np.mean(expected))
+
+
+def test_ndcg_of_single_items_is_unknown() -> None:
+    assert ndcg(np.arange(5), np.ones(5), np.ones(5)) is None
+
+
+def test_a_resample_of_weights_is_the_metric_of_the_repeated_rows() -> None:
+    rows = scored(200)
+    times = np.random.default_rng(3).integers(0, 3, 200)
+    one = Prepared.of(rows.labels[:, 0], rows.probabilities[:, 0], rows.weights)
+    at = np.repeat(np.arange(200), times)
+    again = Prepared.of(rows.labels[at, 0], rows.probabilities[at, 0], rows.weights[at])
+    for name in ("auc", "log_loss", "calibration_ratio"):
+        assert one.metrics(times[None].astype(float))[name][0] == pytest.approx(again.metrics()[name][0])
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    held = 0
+    for seed in range(40):
+        low, high = summary(scored(1500, seed), "click", resamples=100)["calibration_ratio_interval"]
+        held += low <= 1 <= high
+    assert 33 <= held <= 40
+
+
+def test_the_paired_interval_is_narrower_than_either_alone() -> None:
+    ours, theirs = scored(noise=0.1), scored(noise=0.2)
+    found = difference(ours, theirs, "click", resamples=100, seed=0)
+    alone = summary(ours, "click", resamples=100)["auc_interval"]
+    assert found is not None
+    low, high = found["auc_interval"]
+    assert high - low < 0.7 * (alone[1] - alone[0])
+
+
+def test_a_head_without_positives_is_undefined() -> None:
+    rows = scored()
+    none = dataclasses.replace(rows, labels=np.zeros_like(rows.labels))
+    assert summary(none, "click")["auc"] is None
+    assert difference(none, none, "click", resamples=5, seed=0) is None
+
+
+DIFF = {"auc": -0.002, "auc_interval": [-0.008, 0.004], "auc_deviation": 0.003}
+
+
+@pytest.mark.parametrize(
+    ("diff", "margin", "primary", "outcome"),
+    [
+        (DIFF, 0.01, True, "pass"),
+        (DIFF, 0.007, True, "fail"),
+        (DIFF, 0.005, True, "insufficient data"),
+        (None, 0.01, True, "insufficient data"),
+        (DIFF, 0.001, False, "pass"),
+        ({**DIFF, "auc_interval": [-0.02, -0.01]}, 0.001, False, "fail"),
+    ],
+)
+def test_non_inferiority(diff: dict[str, float] | None, margin: float, primary: bool, outcome: str) -> None:
+    assert gates.non_inferiority("click", "production", diff, margin, primary=primary).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("ratio", "interval", "primary", "outcome"),
+    [
+        (1.04, [None, None], True, "pass"),
+        (1.06, [None, None], True, "fail"),
+        (0.94, [None, None], True, "fail"),
+        (1.30, [0.9, 1.7], False, "pass"),
+        (1.30, [1.1, 1.7], False, "fail"),
+        (None, [None, None], True, "insufficient data"),
+    ],
+)
+def test_calibration(ratio: float | None, interval: list[float | None], primary: bool, outcome: str) -> None:
+    assert gates.calibration("click", ratio, interval, 0.05, primary=primary).outcome == outcome
+
+
+def test_harm_in_one_segment_is_shown_only_after_holms_correction() -> None:
+    borderline = {"auc": -0.03, "auc_interval": [-0.05, -0.01], "auc_deviation": 0.01}
+    fine = {"auc": 0.0, "auc_interval": [-0.01, 0.01], "auc_deviation": 0.005}
+    alone = gates.segments("click", "production", {"a": borderline}, 0.01)
+    among = gates.segments("click", "production", {"a": borderline, **{f"s{i}": fine for i in range(9)}}, 0.01)
+    assert (alone.outcome, among.outcome) == ("fail", "pass")
+
+
+def test_every_spoiled_candidate_is_refused_and_the_unspoiled_passes() -> None:
+    rows = scored(12_000)
+    segments = {"all": np.arange(12_000) % 2 == 0}
+    config = Evaluation(auc_margin=0.02)
+    trials = selftest.self_test(rows, segments, config, "click", lambda shuffled: 0.3 if shuffled else 0.0)
+    assert [trial for trial in trials if not trial.good] == []
+    assert {trial.spoiled.split()[0] for trial in trials} == {"nothing", "logits", "AUC", "segment", "one", "heads"}
+    assert selftest.verdict(trials).outcome == "pass"
+
+
+def test_blind_gates_stop_the_run() -> None:
+    rows = scored(12_000)
+    trials = selftest.self_test(rows, {}, Evaluation(auc_margin=0.02), "click", lambda _: 0.0)
+    assert selftest.verdict(trials).outcome == "fail"
+    assert "one feature shuffled" in selftest.verdict(trials).reason
+
+
+def reference() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(4)
+    return random.normal(size=5000), np.ones(5000), np.arange(5000) // 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        (lambda values: values, "pass"),
+        (lambda values: values + 2, "fail"),
+        (lambda values: np.where(np.arange(len(values)) % 2 == 0, np.nan, values), "fail"),
+    ],
+)
+def test_a_column_that_moved_or_emptied_is_refused(change: object, outcome: str) -> None:
+    values, weights, days = reference()
+    one = sketch(values, weights, days)
+    found = shares(one, change(values), weights)  # type: ignore[operator]
+    assert column_finding("x", "stop", one, found, Drift()).outcome == outcome
+
+
+def test_a_new_category_counts_as_other() -> None:
+    weights, days = np.ones(1000), np.arange(1000) // 500
+    one = sketch(np.array(["a", "b"] * 500, dtype=object), weights, days)
+    moved = shares(one, np.array(["a", "z"] * 500, dtype=object), weights)
+    assert column_finding("x", "warn", one, moved, Drift()).outcome == "warn"
+
+
+@pytest.mark.parametrize(("now", "outcome"), [(0.1, "pass"), (0.16, "fail"), (0.06, "fail")])
+def test_a_label_rate_may_move_by_its_factor(now: float, outcome: str) -> None:
+    assert label_finding("click", "stop", 0.1, now, Drift()).outcome == outcome
+
+
+def test_too_few_rows_are_insufficient_data() -> None:
+    assert verdicts([], 10, 100_000, Drift())[0].outcome == "insufficient data"
+
+
+def test_the_drift_gates_tell_spoiled_from_unspoiled() -> None:
+    values, weights, days = reference()
+    trials = self_test({"x": sketch(values, weights, days)}, {"click": 0.1}, Drift())
+    assert {t["spoiled"] for t in trials} > {"nothing", "column emptied", "column shifted", "label rate raised"}
+    assert all(t["good"] for t in trials)

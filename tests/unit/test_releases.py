@@ -1,0 +1,123 @@
+"""Releases: whole or not at all, verified, and taken back with all that they spoiled."""
+
+from pathlib import Path
+
+import pytest
+
+from understudy import releases
+from understudy.errors import BadInput
+from understudy.lake import Lake
+from understudy.releases import lifecycle
+from understudy.releases.unit import build
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake.open_or_create(str(tmp_path))
+
+
+def release(lake: Lake, name: str, teacher: str | None = None) -> str:
+    content = {"window": {"start": "a", "end": name}, "teacher": teacher, "parents": {"teacher": teacher}}
+    return build(lake, content, {"metrics.json": b"{}", "model.bin": name.encode()})
+
+
+def produce(lake: Lake, digest: str) -> None:
+    releases.move(lake, {"candidate": digest}, "test", expected={})
+    lifecycle.promote(lake, "candidate")
+
+
+def test_equal_content_is_the_same_release(lake: Lake) -> None:
+    assert release(lake, "a") == release(lake, "a")
+    assert len(releases.digests(lake)) == 1
+
+
+@pytest.mark.parametrize("name", ["model.bin", "manifest.json"])
+def test_one_changed_byte_refuses_to_load(lake: Lake, name: str) -> None:
+    digest = release(lake, "a")
+    path = Path(lake.path("releases", digest, name))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=f"{name}: expected SHA-256"):
+        releases.load(lake, digest)
+
+
+def test_a_missing_file_is_named(lake: Lake) -> None:
+    digest = release(lake, "a")
+    Path(lake.path("releases", digest, "model.bin")).unlink()
+    with pytest.raises(BadInput, match=r"expected file model\.bin, found none"):
+        releases.load(lake, digest)
+
+
+@pytest.mark.parametrize("ref", ["production", "nothing", "abcdef"])
+def test_what_does_not_exist_is_said(lake: Lake, ref: str) -> None:
+    release(lake, "a")
+    with pytest.raises(BadInput, match=f"release '{ref}': expected"):
+        releases.load(lake, ref)
+
+
+def test_of_two_writers_the_late_one_loses(lake: Lake) -> None:
+    first, second = release(lake, "a"), release(lake, "b")
+    produce(lake, first)
+    releases.move(lake, {"production": second}, "one", expected={"production": first})
+    with pytest.raises(BadInput, match="it has moved meanwhile"):
+        releases.move(lake, {"production": first}, "other", expected={"production": first})
+    assert releases.resolve_alias(lake, "production") == second
+
+
+def test_rollback_brings_back_the_release_before(lake: Lake) -> None:
+    first, second = release(lake, "a"), release(lake, "b")
+    produce(lake, first)
+    produce(lake, second)
+    assert lifecycle.rollback(lake) == first
+    assert releases.aliases(lake)["previous"] == second
+
+
+def test_rollback_without_a_previous_release_is_refused(lake: Lake) -> None:
+    produce(lake, release(lake, "a"))
+    with pytest.raises(BadInput, match="expected a previous release, found none"):
+        lifecycle.rollback(lake)
+
+
+@pytest.mark.parametrize(("reason", "spreads"), [("harm", True), ("scoring", True), ("data", True), ("other", False)])
+def test_a_fault_spreads_to_what_was_taught(lake: Lake, reason: str, spreads: bool) -> None:
+    first = release(lake, "a")
+    second = release(lake, "b", teacher=first)
+    third = release(lake, "c", teacher=second)
+    lifecycle.put_in_quarantine(lake, second, reason)
+    assert releases.quarantined(lake) == ({second, third} if spreads else {second})
+
+
+def test_production_in_quarantine_falls_back_to_its_nearest_healthy_ancestor(lake: Lake) -> None:
+    first = release(lake, "a")
+    second = release(lake, "b", teacher=first)
+    third = release(lake, "c", teacher=second)
+    for one in (first, second, third):
+        produce(lake, one)
+    assert lifecycle.put_in_quarantine(lake, second, "harm") == (second, first)
+    assert releases.aliases(lake) == {"production": first}
+    with pytest.raises(BadInput, match="found one in quarantine"):
+        lifecycle.promote(lake, third)
+
+
+def test_a_full_disk_leaves_nothing_of_a_release(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    real = Lake.replace
+
+    def full(self: Lake, path: str, data: bytes) -> None:
+        if path.endswith("model.bin"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, path, data)
+
+    monkeypatch.setattr(Lake, "replace", full)
+    with pytest.raises(BadInput, match="found a full disk"):
+        release(lake, "a")
+    assert releases.digests(lake) == []
+    assert lake.names("releases") == []
+
+
+def test_a_lake_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lake.json").write_text('{"schema_version": 999}')
+    with pytest.raises(BadInput, match="found 999; install the version"):
+        Lake.open(str(tmp_path))

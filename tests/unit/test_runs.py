@@ -1,0 +1,134 @@
+"""The record of a run: committed once, skipped when there, stopped by what a gate said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from understudy import releases
+from understudy.config import Config
+from understudy.errors import BadInput, GateFailed, UnderstudyError
+from understudy.lake import Lake
+from understudy.logs.ingest import ingest
+from understudy.runs import Outcome, Run, Step, Verdict, execute
+from understudy.runs.planning import plan_window, run_of_job
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory, logs: Path, config: Config) -> str:
+    folder = tmp_path_factory.mktemp("lake")
+    ingest(config, logs, str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def planned(tmp_path: Path, logs: Path, config: Config) -> tuple[str, str]:
+    lake = str(tmp_path / "lake")
+    ingest(config, logs, lake)
+    return lake, plan_window(lake, config, "2022-04-30").run_id
+
+
+def commit(lake: str, run_id: str, name: str, needs: list[str], *verdicts: Verdict) -> Any:
+    return execute(lake, run_id, name, "{}", lambda _: Outcome(figures={"n": 1}, verdicts=verdicts), needs=needs)
+
+
+def test_the_same_command_finds_the_same_run(ingested: str, config: Config) -> None:
+    first, second = plan_window(ingested, config, "2022-04-30"), plan_window(ingested, config, "2022-04-30")
+    assert first == second
+    assert plan_window(ingested, config, "2022-05-01").run_id != first.run_id
+
+
+def test_again_plans_a_fresh_run(planned: tuple[str, str], config: Config) -> None:
+    lake, run_id = planned
+    assert plan_window(lake, config, "2022-04-30", again=True).run_id == f"{run_id}-2"
+
+
+def test_a_job_keeps_its_plan(planned: tuple[str, str], config: Config) -> None:
+    lake, _ = planned
+    first = plan_window(lake, config, "2022-04-30", again=True, job="job 1")
+    assert plan_window(lake, config, "2022-04-30", again=True, job="job 1").run_id == first.run_id
+    assert run_of_job(Lake.open(lake), "job 1") == first.run_id
+    assert run_of_job(Lake.open(lake), "job 2") is None
+
+
+def test_a_plan_stands_when_aliases_move(planned: tuple[str, str], config: Config) -> None:
+    lake, run_id = planned
+    releases.move(Lake.open(lake), {"production": "f" * 64}, "test", expected={})
+    assert plan_window(lake, config, "2022-04-30").production is None
+    assert Run(Lake.open(lake), run_id).plan().production is None
+
+
+@pytest.mark.parametrize(
+    ("day", "expected"),
+    [
+        ("2022-06-01", "expected a complete day, found none after 2022-05-04"),
+        ("2022-04-25", "expected impressions on 2 days or more"),
+        ("2021-01-01", "expected impressions on 2 days or more"),
+        ("yesterday", "expected a day such as"),
+    ],
+)
+def test_a_window_without_data_is_refused(ingested: str, config: Config, day: str, expected: str) -> None:
+    with pytest.raises(BadInput, match=expected):
+        plan_window(ingested, config, day)
+
+
+def test_a_committed_step_is_not_done_again(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+    first = commit(lake, run_id, "a", [])
+    again = execute(lake, run_id, "a", "{}", lambda _: pytest.fail("done twice"), needs=[])
+    assert again == first
+
+
+def test_another_configuration_must_not_go_on(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+    commit(lake, run_id, "a", [])
+    with pytest.raises(BadInput, match="start a fresh run"):
+        execute(lake, run_id, "a", '{"x":1}', lambda _: Outcome(), needs=[])
+
+
+def test_a_late_writer_loses(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+
+    def slow(step: Step) -> Outcome:
+        commit(lake, run_id, "a", [])
+        return Outcome(figures={"n": 2})
+
+    assert execute(lake, run_id, "a", "{}", slow, needs=[])["figures"] == {"n": 1}
+
+
+def test_a_step_waits_for_its_predecessors(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+    with pytest.raises(UnderstudyError, match="expected a to be committed"):
+        commit(lake, run_id, "b", ["a"])
+
+
+@pytest.mark.parametrize("outcome", ["fail", "insufficient data"])
+def test_a_verdict_stops_the_step_and_all_after_it(planned: tuple[str, str], outcome: str) -> None:
+    lake, run_id = planned
+    verdict = Verdict("AUC: click", outcome, "AUC click", 0.5, "AUC click is 0.5", low=0.6)
+    for name, needs in (("a", []), ("b", ["a"])):
+        with pytest.raises(GateFailed, match="AUC click is"):
+            commit(lake, run_id, name, needs, verdict)
+    run = Run(Lake.open(lake), run_id)
+    assert run.status() == "gate failed"
+    assert run.manifest("b") is None
+
+
+def test_a_warning_stops_nothing(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+    commit(lake, run_id, "a", [], Verdict("drift", "warn", "PSI", 0.3, "PSI is 0.3"))
+    commit(lake, run_id, "b", ["a"])
+
+
+def test_a_crash_leaves_no_half_written_attempt_and_says_why(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+
+    def crash(step: Step) -> Outcome:
+        step.lake.create(f"{step.attempt}/half.bin", b"x")
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError):
+        execute(lake, run_id, "a", "{}", crash, needs=[])
+    run = Run(Lake.open(lake), run_id)
+    assert Lake.open(lake).names(run.folder, "steps", "a") == ["errors"]
+    assert (run.status(), run.last_error()["error"]) == ("crashed", "RuntimeError: out of luck")
