@@ -47,8 +47,6 @@ def _in_process(model: bytes, inputs: Inputs, slate_size: int) -> dict[str, floa
 
 
 def _main(folder: str, slate_size: int) -> dict[str, Any]:
-    import resource
-
     from understudy.ranker.served import Served
 
     if hasattr(os, "sched_setaffinity"):
@@ -70,8 +68,15 @@ def _main(folder: str, slate_size: int) -> dict[str, Any]:
         served.score_feeds(feeds)
         taken.append((time.perf_counter() - started) * 1000)
     p50, p99 = np.percentile(taken, [50, 99])
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3), "memory_mb": round(memory, 1)}
+    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3), "memory_mb": _peak_memory_mb()}
+
+
+def _peak_memory_mb() -> float | None:
+    """Of this process alone; ``ru_maxrss`` would count the parent's memory too."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peak = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return round(int(peak[0]) / 1024, 1) if peak else None
 
 
 if __name__ == "__main__":
