@@ -3,15 +3,18 @@
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 from understudy.drift.config import Drift
 from understudy.drift.gates import column_finding, label_finding, self_test, verdicts
 from understudy.drift.sketches import shares, sketch
+from understudy.errors import BadInput
 from understudy.evaluation import gates, selftest
 from understudy.evaluation.config import Evaluation
-from understudy.evaluation.metrics import Prepared, ndcg
+from understudy.evaluation.figures import segment_rows
+from understudy.evaluation.metrics import Prepared, ndcg, roc
 from understudy.evaluation.scored import Scored, difference, summary
 
 
@@ -180,3 +183,36 @@ def test_the_drift_gates_tell_spoiled_from_unspoiled() -> None:
     trials = self_test({"x": sketch(values, weights, days)}, {"click": 0.1}, Drift())
     assert {t["spoiled"] for t in trials} > {"nothing", "column emptied", "column shifted", "label rate raised"}
     assert all(t["good"] for t in trials)
+
+
+def test_a_tiny_first_day_does_not_blind_the_drift_gate() -> None:
+    values, weights, _ = reference()
+    days = np.where(np.arange(5000) < 20, 0, 1 + np.arange(5000) // 1000)
+    moved = np.where(days == 0, values + 10, values)
+    one = sketch(moved, weights, days, least_rows=500)
+    assert one.variation < 0.1
+    assert column_finding("hour", "stop", one, shares(one, values + 2, weights), Drift()).outcome == "fail"
+
+
+def test_a_column_that_stops_but_cannot_is_called_blind() -> None:
+    values, weights, days = reference()
+    one = dataclasses.replace(sketch(values, weights, days), variation=50.0)
+    trials = self_test({"hour": one}, {}, Drift(null_share=1.0), {"hour": "stop"})
+    assert any(not trial["good"] for trial in trials)
+
+
+def test_a_constant_score_has_the_roc_of_chance() -> None:
+    points = roc(Prepared.of(np.array([0, 0, 1, 1]), np.full(4, 0.3), np.ones(4)))
+    assert points == [[0.0, 0.0], [1.0, 1.0]]
+
+
+def test_a_misspelt_segment_is_refused() -> None:
+    table = pa.table({"surface": ["a", "b"]})
+    with pytest.raises(BadInput, match="found 'surfac'"):
+        segment_rows(table, ("surfac",), 1)
+
+
+def test_a_clearly_better_candidate_passes_against_a_baseline() -> None:
+    wide = {"auc": 0.08, "auc_interval": [0.05, 0.11], "auc_deviation": 0.015}
+    assert gates.non_inferiority("click", "baseline item_rate", wide, 0.01, primary=True).outcome == "pass"
+    assert gates.non_inferiority("click", "production", wide, 0.01, primary=True).outcome == "insufficient data"

@@ -81,17 +81,26 @@ def verdicts(findings: list[Finding], rows: int, reference_rows: int, config: Dr
     ]
 
 
-def self_test(sketches: dict[str, Sketch], rates: dict[str, float], config: Drift) -> list[dict[str, Any]]:
-    """Offer the reference itself, unspoiled and spoiled: the gates must tell one from the other."""
+def self_test(
+    sketches: dict[str, Sketch], rates: dict[str, float], config: Drift, actions: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Offer the reference itself, unspoiled and spoiled: the gates must tell one from the other.
+
+    Args:
+        actions: column → action. A column that stops must be able to; one that cannot stop may vary so
+            much from day to day that no shift exceeds its bound. None: every column stops.
+    """
     trials = []
     for column, one in sketches.items():
         kept = np.array(one.shares)
         nulled = np.append(np.zeros(len(kept) - 1), 1.0)
-        moved = np.append(np.append(np.zeros(len(kept) - 2), 1.0), 0.0)
+        moved = np.zeros(len(kept))
+        moved[np.argmin(kept[:-1])] = 1.0
         trials.append(_trial("nothing", column_finding(column, "stop", one, kept, config), refused=False))
         if one.null_share + config.null_share < 1:
             trials.append(_trial("column emptied", column_finding(column, "stop", one, nulled, config)))
-        if psi(one.shares, moved) > 2 * max(config.psi_floor, config.psi_factor * one.variation):
+        stops = actions is None or actions[column] == "stop"
+        if stops or psi(one.shares, moved) > max(config.psi_floor, config.psi_factor * one.variation):
             trials.append(_trial("column shifted", column_finding(column, "stop", one, moved, config)))
     for head, rate in rates.items():
         if rate <= 0:

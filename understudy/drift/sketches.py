@@ -50,8 +50,12 @@ class Sketch:
         return cls(**plain)
 
 
-def sketch(values: npt.NDArray[Any], weights: Floats, days: npt.NDArray[Any]) -> Sketch:
-    """Sketch of a column (n,): floats with NaN, or texts with None."""
+def sketch(values: npt.NDArray[Any], weights: Floats, days: npt.NDArray[Any], least_rows: int = 1) -> Sketch:
+    """Sketch of a column (n,): floats with NaN, or texts with None.
+
+    Args:
+        least_rows: a day with fewer rows says nothing about variation: chance alone moves it far.
+    """
     edges: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
     if values.dtype.kind == "f":
@@ -64,7 +68,9 @@ def sketch(values: npt.NDArray[Any], weights: Floats, days: npt.NDArray[Any]) ->
         names = tuple(str(text) for text in texts[order])
     empty = Sketch(edges, names, (), 0.0, len(values))
     whole = shares(empty, values, weights)
-    parts = [shares(empty, values[days == day], weights[days == day]) for day in np.unique(days)]
+    names_of_days, counts_of_days = np.unique(days, return_counts=True)
+    large = names_of_days[counts_of_days >= least_rows]
+    parts = [shares(empty, values[days == day], weights[days == day]) for day in large]
     variation = max((psi(whole, part) for part in parts), default=0.0) if len(parts) > 1 else 0.0
     return Sketch(edges, names, tuple(round(float(s), 9) for s in whole), round(variation, 9), len(values))
 

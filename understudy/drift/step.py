@@ -41,15 +41,19 @@ def _body(step: Step, config: Drift) -> Outcome:
     weights = np.asarray(base["sample_weight"], np.float64)
     reference, source, new = _reference(step, days)
     old = days < min(days[new])
-    findings, kept, tested = [], {}, {}
+    findings, kept, tested, actions = [], {}, {}, {}
     for column in _columns(dataset.schema, heads):
         values = _values(dataset, column)
-        kept[column] = sketch(values, weights, days)
-        before = reference["columns"].get(column) if reference else sketch(values[old], weights[old], days[old])
+        kept[column] = sketch(values, weights, days, config.min_rows)
+        before = (
+            reference["columns"].get(column)
+            if reference
+            else sketch(values[old], weights[old], days[old], config.min_rows)
+        )
         if before is None:
             continue
         tested[column] = before
-        action = config.actions.get(column, _default_action(column, before))
+        action = actions[column] = config.actions.get(column, _default_action(column, before))
         findings.append(column_finding(column, action, before, shares(before, values[new], weights[new]), config))
     rates = {head: _rate(base, head, weights) for head in heads}
     before_rates = reference["rates"] if reference else {head: _rate(base, head, weights, old) for head in heads}
@@ -58,7 +62,7 @@ def _body(step: Step, config: Drift) -> Outcome:
             action = config.actions.get(f"label_{head}", "stop")
             now = _rate(base, head, weights, new)
             findings.append(label_finding(head, action, before_rates[head], now, config))
-    trials = self_test(tested, before_rates, config)
+    trials = self_test(tested, before_rates, config, actions)
     rows, reference_rows = int(new.sum()), reference["rows"] if reference else int(old.sum())
     found = [*verdicts(findings, rows, reference_rows, config), _blindness(trials)]
     content = {"rows": len(days), "rates": rates, "columns": {name: s.to_json() for name, s in kept.items()}}
@@ -121,10 +125,13 @@ def _values(dataset: Any, column: str) -> npt.NDArray[Any]:
 
 
 def _default_action(column: str, reference: Sketch) -> str:
-    """Ids can only be reported; attributes warn; where, when and rates stop."""
+    """Ids can only be reported; attributes and rates warn; where and when stop.
+
+    Rates start from nothing in a first window, so they move as histories fill.
+    """
     if reference.values and sum(reference.shares[: len(reference.values)]) < _MOSTLY_OTHER:
         return "report"
-    return "warn" if "_profile__" in column else "stop"
+    return "stop" if column in ("surface", "hour") else "warn"
 
 
 def _rate(base: pa.Table, head: str, weights: Floats, rows: npt.NDArray[np.bool_] | None = None) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from understudy.errors import BadInput
 from understudy.evaluation.metrics import ndcg, reliability, roc
 from understudy.evaluation.scored import Scored, finite, summary
 
@@ -51,7 +52,9 @@ def segment_rows(table: pa.Table, columns: tuple[str, ...], least: int) -> dict[
     found: dict[str, npt.NDArray[np.bool_]] = {}
     for column in columns:
         if column not in table.column_names:
-            continue
+            raise BadInput(
+                f"evaluation.segments: expected a column of the training set, found {column!r}; correct its name"
+            )
         values = table[column].cast(pa.string()).fill_null("none").to_numpy().astype(str)
         for value in np.unique(values):
             rows = values == value

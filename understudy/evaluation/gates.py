@@ -15,6 +15,7 @@ def non_inferiority(head: str, against: str, diff: dict[str, Any] | None, margin
     """AUC of candidate − reference. A primary head must show that it loses less than the margin.
 
     Other heads are too rare to show it: they stop on harm shown, an interval wholly below zero.
+    Against a baseline, which ranks by other means, the interval is wide; one above zero shows enough.
     """
     gate, figure = f"non-inferiority: {head}", f"AUC {head}, candidate − {against}"
     if diff is None or diff["auc_interval"][0] is None:
@@ -25,7 +26,8 @@ def non_inferiority(head: str, against: str, diff: dict[str, Any] | None, margin
     if not primary:
         outcome = "fail" if high < 0 else "pass"
         return Verdict(gate, outcome, figure, diff["auc"], f"{text}; only harm shown stops this head")
-    if (high - low) / 2 > margin:
+    better = against.startswith("baseline") and low > 0
+    if (high - low) / 2 > margin and not better:
         reason = f"{text}: wider than ±{margin:g}, so it shows nothing; use more days, or a wider margin"
         return Verdict(gate, "insufficient data", figure, diff["auc"], reason, low=-margin)
     outcome = "pass" if low > -margin else "fail"

@@ -106,9 +106,10 @@ def reliability(prepared: Prepared) -> list[list[float]]:
 
 def roc(prepared: Prepared) -> list[list[float]]:
     """At most 100 points (false-positive rate, true-positive rate), from (0, 0) to (1, 1)."""
-    w, y = prepared.weights[::-1], prepared.y[::-1]
-    true, false = np.cumsum(w * y), np.cumsum(w * (1 - y))
-    at = np.unique(np.linspace(0, len(w) - 1, _ROC_POINTS - 1).astype(np.int64))
+    positive = np.add.reduceat(prepared.weights * prepared.y, prepared.starts)
+    negative = np.add.reduceat(prepared.weights * (1 - prepared.y), prepared.starts)
+    true, false = np.cumsum(positive[::-1]), np.cumsum(negative[::-1])  # tied rows are one step
+    at = np.unique(np.linspace(0, len(true) - 1, _ROC_POINTS - 1).astype(np.int64))
     points = np.stack([false[at] / false[-1], true[at] / true[-1]], axis=1)
     return [[0.0, 0.0], *points.tolist()]
 

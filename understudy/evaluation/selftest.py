@@ -55,6 +55,8 @@ def self_test(
         primary: the head that is spoiled.
         parity: export difference; its argument says whether one feature is shuffled first.
     """
+    if not candidate.usable(primary):
+        return [Trial("nothing", f"AUC: {primary}", "skipped: no positives or no negatives", True)]
     level = _recalibrated(candidate, primary, 1.0)
     trials = [_trial("nothing", verdict, passes=True) for verdict in _all(level, level, segments, config, primary)]
     trials.append(_trial("nothing", gates.export_parity(parity(False), config.export_tolerance), passes=True))
