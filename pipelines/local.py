@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -19,6 +20,7 @@ from understudy.runs.planning import draft_plan
 __all__ = ["run_pipeline"]
 
 _LOG = "pipeline.log"
+_ERROR = re.compile(r"(\w+): error (\d): (.*)")
 
 
 def run_pipeline(config: Config, lake_uri: str, window_end: str | None = None, again: bool = False) -> str:
@@ -38,10 +40,10 @@ def run_pipeline(config: Config, lake_uri: str, window_end: str | None = None, a
         return run.id
     log = Path(lake.path(run.folder, _LOG)) if lake.is_local else None
     started = _now()
-    with _tap(log, {"plan_window", *_steps()}):
+    with _tap(log, {"plan_window", *_steps()}) as tap:
         _run_graph(config, lake_uri, plan.window_end, again)
     if run.manifest("promote") is None:
-        raise _explain(run, log, started)
+        raise _explain(run, log, started, tap.error)
     return run.id
 
 
@@ -67,8 +69,8 @@ def _run_graph(config: Config, lake_uri: str, window_end: str, again: bool) -> N
         retraining(config)(lake=lake_uri, window_end=window_end, again=again)
 
 
-def _explain(run: Run, log: Path | None, started: str) -> UnderstudyError:
-    """Why the graph stopped: the record's word, not an exit code's."""
+def _explain(run: Run, log: Path | None, started: str, said: tuple[int, str] | None) -> UnderstudyError:
+    """Why the graph stopped: the record's word, or what a step said where the record could not be written."""
     error = run.last_error() if run.has_plan() else None
     failed = run.failed_verdicts() if run.has_plan() else []
     if failed:
@@ -81,6 +83,8 @@ def _explain(run: Run, log: Path | None, started: str) -> UnderstudyError:
     if error is not None and error["at"] >= started:
         kind = BadInput if error["exit_code"] == BadInput.exit_code else UnderstudyError
         return kind(f"{error['step']}: {error['error']}")
+    if said is not None:
+        return (BadInput if said[0] == BadInput.exit_code else UnderstudyError)(said[1])
     where = f"; see {log}" if log else ""
     return UnderstudyError(f"run {run.id}: expected every step to end, found one that did not say why{where}")
 
@@ -91,35 +95,33 @@ class _Tap(io.TextIOBase):
     def __init__(self, log: Path | None, steps: set[str]) -> None:
         self.steps = tuple(f"{step}: " for step in steps)
         self.waiting = ""
-        self.file = None
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            self.file = log.open("a")
+        self.error: tuple[int, str] | None = None
+        self.log = log
 
     def write(self, text: str) -> int:
-        if self.file:
-            self.file.write(text)
-            self.file.flush()
+        self._keep(text)
         *lines, self.waiting = (self.waiting + text).split("\n")
-        for line in lines:
-            if line.strip().startswith(self.steps):
-                print(line.strip(), file=sys.__stderr__, flush=True)
+        for line in map(str.strip, lines):
+            if failed := _ERROR.fullmatch(line):
+                self.error = int(failed[2]), f"{failed[1]}: {failed[3]}"
+            elif line.startswith(self.steps):
+                print(line, file=sys.__stderr__, flush=True)
         return len(text)
 
-    def close(self) -> None:
-        if self.file:
-            self.file.close()
-        super().close()
+    def _keep(self, text: str) -> None:
+        """The log is for people: a disk without room for it stops nothing."""
+        if self.log is not None:
+            with contextlib.suppress(OSError):
+                self.log.parent.mkdir(parents=True, exist_ok=True)
+                with self.log.open("a") as file:
+                    file.write(text)
 
 
 @contextlib.contextmanager
-def _tap(log: Path | None, steps: set[str]) -> Iterator[None]:
+def _tap(log: Path | None, steps: set[str]) -> Iterator[_Tap]:
     tap = _Tap(log, steps)
-    try:
-        with contextlib.redirect_stdout(tap), contextlib.redirect_stderr(tap):
-            yield
-    finally:
-        tap.close()
+    with contextlib.redirect_stdout(tap), contextlib.redirect_stderr(tap):
+        yield tap
 
 
 def _now() -> str:

@@ -17,10 +17,10 @@ __all__ = ["created_us", "frequent_surfaces", "history", "item_history", "latest
 
 def created_us(ts_us: Column, window_s: int, refresh_s: int) -> Column:
     """When a server could first read the row: its outcome known, and the next refresh done."""
-    known = ts_us + F.lit(window_s * 1_000_000 + 1)
+    known = ts_us + F.lit(window_s * 1_000_000 + 1).cast("long")
     if not refresh_s:
         return known
-    grid = F.lit(refresh_s * 1_000_000)
+    grid = F.lit(refresh_s * 1_000_000).cast("long")
     return F.ceil(known / grid).cast("long") * grid
 
 

@@ -14,7 +14,7 @@ from understudy.features import aggregates
 from understudy.features.config import Features
 from understudy.features.views import VIEWS
 from understudy.logs.config import Labels
-from understudy.runs import Outcome, Step, execute
+from understudy.runs import Outcome, Step, execute, say_error
 from understudy.section import duration_s, part
 from understudy.snapshot import Snapshot
 
@@ -34,7 +34,11 @@ def run(lake: str, run_id: str, section: str) -> dict[str, Any]:
     manifest = execute(lake, run_id, NAME, section, body, needs=["compact_logs"])
     from understudy.features.online import refresh
 
-    refresh(lake, run_id)
+    try:
+        refresh(lake, run_id)
+    except Exception as error:
+        say_error(NAME, error)
+        raise
     return manifest
 
 

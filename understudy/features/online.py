@@ -8,9 +8,11 @@ became readable since its last day began are written.
 
 import contextlib
 import datetime
+import errno
 import io
 import json
 import os
+import sqlite3
 import sys
 import zoneinfo
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 from understudy.config import Config
 from understudy.errors import BadInput
 from understudy.features.views import PROFILES, VIEWS
-from understudy.lake import Lake
+from understudy.lake import Lake, no_space
 from understudy.runs import Run
 from understudy.section import canonical_json
 from understudy.snapshot import Snapshot
@@ -98,6 +100,15 @@ def _materialise(lake: Lake, run: Run, start: datetime.datetime) -> None:
     from understudy.features import repository
 
     folder = Path(lake.path("features"))
+    try:
+        _write(repository, lake, run, folder, start)
+    except (OSError, sqlite3.OperationalError) as error:
+        if "full" not in str(error) and getattr(error, "errno", 0) != errno.ENOSPC:
+            raise
+        raise no_space(OSError(errno.ENOSPC, str(error)), str(folder)) from error
+
+
+def _write(repository: Any, lake: Lake, run: Run, folder: Path, start: datetime.datetime) -> None:
     folder.mkdir(exist_ok=True)
     store = repository.open_store(folder, str(folder / "registry.db"), str(folder / "online.db"))
     store.apply(repository.definitions(_tables(lake, run)))

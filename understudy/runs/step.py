@@ -17,13 +17,13 @@ from typing import Any
 import pyarrow as pa
 
 from understudy import __version__, schema
-from understudy.errors import BadInput, GateFailed, UnderstudyError
+from understudy.errors import BadInput, GateFailed, UnderstudyError, first_line
 from understudy.lake import Lake, no_space
 from understudy.runs.plan import Plan
 from understudy.runs.record import Run, Verdict
 from understudy.section import canonical_json
 
-__all__ = ["Outcome", "Step", "execute"]
+__all__ = ["Outcome", "Step", "execute", "say_error"]
 
 
 @dataclass
@@ -117,12 +117,19 @@ def execute(
         manifest = _execute(lake, run, name, section, body, needs)
     except Exception as error:
         if not isinstance(error, GateFailed):
-            # On a full disk the error itself still reaches the user.
+            say_error(name, error)
+            # On a full disk the record cannot say it; the line above still reaches the user.
             with contextlib.suppress(OSError, UnderstudyError):
                 run.record_error(name, error)
         raise
     stop_at_failed(name, manifest)
     return manifest
+
+
+def say_error(name: str, error: BaseException) -> None:
+    """One line that the runner of the pipeline can read, where the record may not be writable."""
+    code = error.exit_code if isinstance(error, UnderstudyError) else UnderstudyError.exit_code
+    print(f"{name}: error {code}: {first_line(error)}", file=sys.stderr, flush=True)
 
 
 def stop_at_failed(name: str, manifest: dict[str, Any]) -> None:
