@@ -38,8 +38,9 @@ test-all: lint ## every test
 	$(BIN)/python -m pytest
 
 .PHONY: bench
-bench: install ## the comparisons behind the README's numbers (LAKE=, after make demo)
+bench: install ## the comparisons behind the README's numbers (DATA=)
 	$(BIN)/python benchmarks/refresh.py --data "$(DATA)"
+	$(BIN)/python benchmarks/trees.py --data "$(DATA)"
 
 .PHONY: lock
 lock: install ## resolve the exact versions of every role anew (needs uv)

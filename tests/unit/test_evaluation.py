@@ -8,13 +8,13 @@ import pytest
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 from understudy.drift.config import Drift
-from understudy.drift.gates import column_finding, label_finding, self_test, verdicts
+from understudy.drift.gates import Rate, column_finding, label_finding, self_test, verdicts
 from understudy.drift.sketches import shares, sketch
 from understudy.errors import BadInput
 from understudy.evaluation import gates, selftest
 from understudy.evaluation.config import Evaluation
 from understudy.evaluation.figures import segment_rows
-from understudy.evaluation.metrics import Prepared, ndcg, roc
+from understudy.evaluation.metrics import Prepared, ece_noise, ndcg, roc
 from understudy.evaluation.scored import Scored, difference, summary
 
 
@@ -129,7 +129,7 @@ def test_every_spoiled_candidate_is_refused_and_the_unspoiled_passes() -> None:
     rows = scored(12_000)
     segments = {"all": np.arange(12_000) % 2 == 0}
     config = Evaluation(auc_margin=0.02)
-    trials = selftest.self_test(rows, segments, config, "click", lambda shuffled: 0.3 if shuffled else 0.0)
+    trials = selftest.self_test(rows, segments, config, ("click",), lambda shuffled: 0.3 if shuffled else 0.0)
     assert [trial for trial in trials if not trial.good] == []
     assert {trial.spoiled.split()[0] for trial in trials} == {"nothing", "logits", "AUC", "segment", "one", "heads"}
     assert selftest.verdict(trials).outcome == "pass"
@@ -137,7 +137,7 @@ def test_every_spoiled_candidate_is_refused_and_the_unspoiled_passes() -> None:
 
 def test_blind_gates_stop_the_run() -> None:
     rows = scored(12_000)
-    trials = selftest.self_test(rows, {}, Evaluation(auc_margin=0.02), "click", lambda _: 0.0)
+    trials = selftest.self_test(rows, {}, Evaluation(auc_margin=0.02), ("click",), lambda _: 0.0)
     assert selftest.verdict(trials).outcome == "fail"
     assert "one feature shuffled" in selftest.verdict(trials).reason
 
@@ -171,7 +171,14 @@ def test_a_new_category_counts_as_other() -> None:
 
 @pytest.mark.parametrize(("now", "outcome"), [(0.1, "pass"), (0.16, "fail"), (0.06, "fail")])
 def test_a_label_rate_may_move_by_its_factor(now: float, outcome: str) -> None:
-    assert label_finding("click", "stop", 0.1, now, Drift()).outcome == outcome
+    before = Rate(10_000, 100_000)
+    assert label_finding("click", "stop", before, Rate(now * 100_000, 100_000), Drift()).outcome == outcome
+
+
+@pytest.mark.parametrize(("positives", "outcome"), [(0, "pass"), (9, "pass"), (40, "fail")])
+def test_a_rare_label_needs_more_than_noise(positives: int, outcome: str) -> None:
+    before = Rate(40, 40_000)
+    assert label_finding("like", "stop", before, Rate(positives, 4_000), Drift()).outcome == outcome
 
 
 def test_too_few_rows_are_insufficient_data() -> None:
@@ -180,7 +187,7 @@ def test_too_few_rows_are_insufficient_data() -> None:
 
 def test_the_drift_gates_tell_spoiled_from_unspoiled() -> None:
     values, weights, days = reference()
-    trials = self_test({"x": sketch(values, weights, days)}, {"click": 0.1}, Drift())
+    trials = self_test({"x": sketch(values, weights, days)}, {"click": Rate(50, 5000)}, Drift())
     assert {t["spoiled"] for t in trials} > {"nothing", "column emptied", "column shifted", "label rate raised"}
     assert all(t["good"] for t in trials)
 
@@ -216,3 +223,22 @@ def test_a_clearly_better_candidate_passes_against_a_baseline() -> None:
     wide = {"auc": 0.08, "auc_interval": [0.05, 0.11], "auc_deviation": 0.015}
     assert gates.non_inferiority("click", "baseline item_rate", wide, 0.01, primary=True).outcome == "pass"
     assert gates.non_inferiority("click", "production", wide, 0.01, primary=True).outcome == "insufficient data"
+
+
+@pytest.mark.parametrize(("off", "outcome"), [(0.0, "pass"), (0.1, "fail")])
+def test_the_ece_gate_forgives_chance_alone(off: float, outcome: str) -> None:
+    random = np.random.default_rng(5)
+    p = random.uniform(0.05, 0.85, 2_000)
+    prepared = Prepared.of((random.random(2_000) < p).astype(float), p + off, np.ones(2_000))
+    value, noise = float(prepared.metrics()["ece"][0]), ece_noise(prepared)
+    assert value > 0.015
+    assert gates.ece("click", value, noise, 0.015).outcome == outcome
+
+
+def test_gates_are_not_called_blind_for_a_candidate_near_chance() -> None:
+    rows = scored(12_000)
+    order = np.random.default_rng(6).permutation(12_000)
+    guess = rows.with_probabilities(rows.probabilities[order])
+    trials = selftest.self_test(guess, {}, Evaluation(auc_margin=0.02), ("click",), float)
+    assert selftest.verdict(trials).outcome == "pass"
+    assert [trial for trial in trials if "near chance" in trial.outcome]

@@ -1,5 +1,6 @@
 """The drift gates: pure functions from sketches and bounds to findings."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +10,21 @@ from understudy.drift.config import Drift
 from understudy.drift.sketches import Sketch, psi
 from understudy.runs.record import Verdict
 
-__all__ = ["Finding", "column_finding", "label_finding", "self_test", "verdicts"]
+__all__ = ["Finding", "Rate", "column_finding", "label_finding", "self_test", "verdicts"]
+
+_DEVIATIONS = 2.0
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often an outcome came: weighted positives of the weighted rows whose label is known."""
+
+    positives: float
+    weight: float
+
+    @property
+    def value(self) -> float:
+        return self.positives / max(self.weight, 1e-12)
 
 
 @dataclass(frozen=True)
@@ -49,17 +64,21 @@ def column_finding(column: str, action: str, reference: Sketch, found: Any, conf
     return Finding(column, action, round(value, 9), round(bound, 9), round(nulls, 9), outcome, reason)
 
 
-def label_finding(head: str, action: str, before: float, now: float, config: Drift) -> Finding:
-    """Compare a head's rate on the new days with the reference's."""
-    factor = now / before if before > 0 else float("inf")
-    drifted = not 1 / config.label_rate_factor <= factor <= config.label_rate_factor
+def label_finding(head: str, action: str, before: Rate, now: Rate, config: Drift) -> Finding:
+    """Compare a head's rate on the new days with the reference's, beyond the noise of rare positives.
+
+    The logarithm of the factor of two Poisson counts a, b has the variance 1/a + 1/b; half a positive
+    is added to each, so that none at all is a figure too.
+    """
+    positives = before.positives + 0.5, now.positives + 0.5
+    factor = positives[1] / max(now.weight, 1e-12) / (positives[0] / max(before.weight, 1e-12))
+    bound = config.label_rate_factor * math.exp(_DEVIATIONS * math.sqrt(1 / positives[0] + 1 / positives[1]))
     reason = (
-        f"rate of {head}: {now:.4f}, {before:.4f} in the reference "
-        f"(factor {factor:.2f}, at most {config.label_rate_factor:g} up or down)"
+        f"rate of {head}: {now.value:.4f}, {before.value:.4f} in the reference (factor {factor:.2f}, at most "
+        f"{config.label_rate_factor:g} up or down, {bound:.2f} with the noise of {now.positives:.0f} positives)"
     )
-    shown = round(factor, 9) if np.isfinite(factor) else 1e9
-    outcome = _outcome(action) if drifted else "pass"
-    return Finding(f"label_{head}", action, shown, config.label_rate_factor, 0.0, outcome, reason)
+    outcome = "pass" if 1 / bound <= factor <= bound else _outcome(action)
+    return Finding(f"label_{head}", action, round(factor, 9), round(bound, 9), 0.0, outcome, reason)
 
 
 def verdicts(findings: list[Finding], rows: int, reference_rows: int, config: Drift) -> list[Verdict]:
@@ -82,7 +101,7 @@ def verdicts(findings: list[Finding], rows: int, reference_rows: int, config: Dr
 
 
 def self_test(
-    sketches: dict[str, Sketch], rates: dict[str, float], config: Drift, actions: dict[str, str] | None = None
+    sketches: dict[str, Sketch], rates: dict[str, Rate], config: Drift, actions: dict[str, str] | None = None
 ) -> list[dict[str, Any]]:
     """Offer the reference itself, unspoiled and spoiled: the gates must tell one from the other.
 
@@ -103,12 +122,15 @@ def self_test(
         if stops or psi(one.shares, moved) > max(config.psi_floor, config.psi_factor * one.variation):
             trials.append(_trial("column shifted", column_finding(column, "stop", one, moved, config)))
     for head, rate in rates.items():
-        if rate <= 0:
+        if rate.positives <= 0:
             continue
         trials.append(_trial("nothing", label_finding(head, "stop", rate, rate, config), refused=False))
-        spoiled = rate * config.label_rate_factor * 1.1
-        trials.append(_trial("label rate raised", label_finding(head, "stop", rate, spoiled, config)))
-        trials.append(_trial("label rate lowered", label_finding(head, "stop", rate, rate**2 / spoiled, config)))
+        spoiled = 1.1 * label_finding(head, "stop", rate, rate, config).bound
+        for name, one in (
+            ("label rate raised", Rate(rate.positives * spoiled, rate.weight)),
+            ("label rate lowered", Rate(rate.positives, rate.weight * spoiled)),
+        ):
+            trials.append(_trial(name, label_finding(head, "stop", rate, one, config)))
     return trials
 
 

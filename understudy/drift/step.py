@@ -1,6 +1,7 @@
 """The step ``check_drift``: are the new days like those that production has learned from?"""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from understudy.drift.config import Drift
-from understudy.drift.gates import Finding, column_finding, label_finding, self_test, verdicts
+from understudy.drift.gates import Finding, Rate, column_finding, label_finding, self_test, verdicts
 from understudy.drift.sketches import Sketch, shares, sketch
 from understudy.runs import Outcome, Step, Verdict, execute
 from understudy.section import canonical_json, part
@@ -65,7 +66,11 @@ def _body(step: Step, config: Drift) -> Outcome:
     trials = self_test(tested, before_rates, config, actions)
     rows, reference_rows = int(new.sum()), reference["rows"] if reference else int(old.sum())
     found = [*verdicts(findings, rows, reference_rows, config), _blindness(trials)]
-    content = {"rows": len(days), "rates": rates, "columns": {name: s.to_json() for name, s in kept.items()}}
+    content = {
+        "rows": len(days),
+        "rates": {head: asdict(rate) for head, rate in rates.items()},
+        "columns": {name: s.to_json() for name, s in kept.items()},
+    }
     step.lake.create(f"{step.attempt}/sketches.json", canonical_json(content).encode())
     _evidently(step, dataset, new, config, findings)
     for verdict in found:
@@ -89,6 +94,7 @@ def _reference(step: Step, days: npt.NDArray[Any]) -> tuple[dict[str, Any] | Non
 
     release = releases.load(step.lake, step.plan.production)
     value = json.loads(release.files["sketches.json"])
+    value["rates"] = {head: Rate(**one) for head, one in value["rates"].items()}
     value["columns"] = {name: Sketch.from_json(one) for name, one in value["columns"].items()}
     outside: npt.NDArray[np.bool_] = days > release.manifest["window"]["end"]
     return value, f"release {release.digest[:12]}", outside if outside.any() else last
@@ -134,10 +140,11 @@ def _default_action(column: str, reference: Sketch) -> str:
     return "stop" if column in ("surface", "hour") else "warn"
 
 
-def _rate(base: pa.Table, head: str, weights: Floats, rows: npt.NDArray[np.bool_] | None = None) -> float:
+def _rate(base: pa.Table, head: str, weights: Floats, rows: npt.NDArray[np.bool_] | None = None) -> Rate:
     labels = np.asarray(base[f"label_{head}"].cast(pa.float64()).fill_null(float("nan")))
     known = ~np.isnan(labels) if rows is None else ~np.isnan(labels) & rows
-    return round(float((labels[known] * weights[known]).sum() / max(weights[known].sum(), 1e-12)), 9)
+    positives, weight = float((labels[known] * weights[known]).sum()), float(weights[known].sum())
+    return Rate(round(positives, 6), round(weight, 6))
 
 
 def _blindness(trials: list[dict[str, Any]]) -> Verdict:

@@ -63,13 +63,19 @@ def calibration(
     return Verdict(gate, "fail" if apart else "pass", figure, ratio, reason, low=low, high=high)
 
 
-def ece(head: str, value: float | None, most: float) -> Verdict:
-    """A primary head's equal-mass expected calibration error."""
+def ece(head: str, value: float | None, noise: float | None, most: float) -> Verdict:
+    """A primary head's equal-mass expected calibration error, beyond what chance gives a perfect model.
+
+    Args:
+        noise: of ``metrics.ece_noise``.
+    """
     gate, figure = f"ECE: {head}", f"ECE {head}"
-    if value is None:
+    if value is None or noise is None:
         return Verdict(gate, "insufficient data", figure, None, f"{figure}: undefined on these rows", high=most)
-    outcome = "pass" if value <= most else "fail"
-    return Verdict(gate, outcome, figure, value, f"{figure} is {value:.4f}; it must be at most {most:g}", high=most)
+    bound = round(math.hypot(most, noise), 9)
+    outcome = "pass" if value <= bound else "fail"
+    reason = f"{figure} is {value:.4f}; it must be at most {bound:.4f} ({most:g} and the noise of these rows)"
+    return Verdict(gate, outcome, figure, value, reason, high=bound)
 
 
 def segments(head: str, against: str, found: dict[str, dict[str, Any] | None], margin: float) -> Verdict:

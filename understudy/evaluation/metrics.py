@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BINS", "NAMES", "Prepared", "ndcg", "reliability", "roc", "user_resamples"]
+__all__ = ["BINS", "NAMES", "Prepared", "ece_noise", "ndcg", "reliability", "roc", "user_resamples"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -94,6 +94,16 @@ def user_resamples(users: npt.NDArray[Any], resamples: int, seed: int) -> npt.ND
     for r in range(resamples):
         times[r] = np.bincount(random.integers(0, count, count), minlength=count)
     return times[:, rows]
+
+
+def ece_noise(prepared: Prepared) -> float:
+    """What chance alone gives the ECE of a perfect model: the root of the bins' mean variance of Σ w (p − y).
+
+    A model whose bins all miss by b has an expected ECE of at most √(b² + noise²), by Jensen's inequality.
+    """
+    mass = np.add.reduceat(prepared.weights, prepared.bins)
+    variance = np.add.reduceat(prepared.weights**2 * prepared.p * (1 - prepared.p), prepared.bins)
+    return float(np.sqrt((variance / mass).sum() / mass.sum()))
 
 
 def reliability(prepared: Prepared) -> list[list[float]]:

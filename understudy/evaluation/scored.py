@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from understudy.evaluation.metrics import NAMES, Prepared, user_resamples
+from understudy.evaluation.metrics import NAMES, Prepared, ece_noise, user_resamples
 
 __all__ = ["Scored", "difference", "finite", "labels_of", "summary"]
 
@@ -87,6 +87,7 @@ def summary(scored: Scored, head: str, *, resamples: int = 0, seed: int = 0) -> 
         return result | dict.fromkeys(NAMES)
     prepared = scored.prepared(head)
     result |= {name: finite(values[0]) for name, values in prepared.metrics().items()}
+    result["ece_noise"] = finite(ece_noise(prepared))
     if resamples:
         parts = [prepared.metrics(times) for times in _chunks(scored.users[rows], resamples, seed)]
         for name in NAMES:

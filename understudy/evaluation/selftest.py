@@ -4,6 +4,7 @@ The unspoiled candidate stands in as the reference, so the outcome tells about t
 A gate that lets its spoiled candidate pass is blind, and the run stops.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from understudy.runs.record import Verdict
 __all__ = ["Trial", "logit", "self_test", "verdict"]
 
 Floats = npt.NDArray[np.float64]
+
+_CHANCE, _STEP = 0.5, 0.005
+_MOST_STRETCHED = 100.0
 
 
 @dataclass(frozen=True)
@@ -45,37 +49,85 @@ def self_test(
     candidate: Scored,
     segments: dict[str, npt.NDArray[np.bool_]],
     config: Evaluation,
-    primary: str,
+    primary: tuple[str, ...],
     parity: Callable[[bool], float],
 ) -> list[Trial]:
     """Offer the candidate unspoiled and spoiled.
 
     Args:
         segments: name → rows; those with enough rows.
-        primary: the head that is spoiled.
+        primary: the heads that are spoiled, one after the other.
         parity: export difference; its argument says whether one feature is shuffled first.
     """
-    if not candidate.usable(primary):
-        return [Trial("nothing", f"AUC: {primary}", "skipped: no positives or no negatives", True)]
-    level = _recalibrated(candidate, primary, 1.0)
-    trials = [_trial("nothing", verdict, passes=True) for verdict in _all(level, level, segments, config, primary)]
-    trials.append(_trial("nothing", gates.export_parity(parity(False), config.export_tolerance), passes=True))
-    ratio = 1 + max(0.10, 2 * config.max_calibration_error)
-    shifted = _recalibrated(candidate, primary, ratio)
-    trials.append(_trial(f"logits shifted to a ratio of {ratio:.2f}", _calibration(shifted, config, primary)))
-    worse = _lowered(level, primary, 2 * config.auc_margin, config.seed)
-    trials.append(_trial("AUC lowered by twice the margin", _non_inferiority(worse, level, config, primary)))
-    trials.append(_segment_trial(level, segments, config, primary))
-    trials.append(_trial("one feature shuffled", gates.export_parity(parity(True), config.export_tolerance)))
-    trials.append(_swapped_trial(level, config, primary))
+    trials = [
+        _trial("nothing", gates.export_parity(parity(False), config.export_tolerance), passes=True),
+        _trial("one feature shuffled", gates.export_parity(parity(True), config.export_tolerance)),
+    ]
+    for head in primary:
+        trials += _of_head(candidate, segments, config, head)
     return trials
+
+
+def _of_head(
+    candidate: Scored, segments: dict[str, npt.NDArray[np.bool_]], config: Evaluation, head: str
+) -> list[Trial]:
+    if not candidate.usable(head):
+        return [Trial("nothing", f"AUC: {head}", "skipped: no positives or no negatives", True)]
+    level = _recalibrated(candidate, head, 1.0)
+    trials = [_trial("nothing", verdict, passes=True) for verdict in _all(level, level, segments, config, head)]
+    ratio = 1 + max(0.10, 2 * config.max_calibration_error)
+    shifted = _recalibrated(candidate, head, ratio)
+    trials.append(_trial(f"logits shifted to a ratio of {ratio:.2f}", _calibration(shifted, config, head)))
+    trials += _lowered_trials(level, config, head)
+    trials.append(_overconfident_trial(level, config, head))
+    trials.append(_segment_trial(level, segments, config, head))
+    trials.append(_swapped_trial(level, config, head))
+    return trials
+
+
+def _lowered_trials(level: Scored, config: Evaluation, head: str) -> list[Trial]:
+    """Below production by twice the margin, and just below the floor; chance can't be lowered."""
+    auc = float(summary(level, head)["auc"])
+    spoiled, by = "AUC lowered by twice the margin", 2 * config.auc_margin
+    if auc - by > _CHANCE:
+        worse = _lowered(level, head, by, config.seed)
+        trials = [_trial(spoiled, _non_inferiority(worse, level, config, head))]
+    else:
+        trials = [Trial(spoiled, f"non-inferiority: {head}", f"skipped: an AUC of {auc:.3f} is near chance", True)]
+    spoiled, by = "AUC lowered below its floor", auc - config.min_auc + _STEP
+    gate = f"AUC: {head}"
+    if by <= 0 or config.min_auc - _STEP <= _CHANCE:
+        why = "the candidate is below it" if by <= 0 else f"a floor of {config.min_auc:g} is chance"
+        return [*trials, Trial(spoiled, gate, f"skipped: {why}", True)]
+    lowest = summary(_lowered(level, head, by, config.seed), head)["auc"]
+    return [*trials, _trial(spoiled, gates.discrimination(head, lowest, config.min_auc))]
+
+
+def _overconfident_trial(level: Scored, config: Evaluation, head: str) -> Trial:
+    """Logits stretched, at a ratio of 1, until the ECE lies just beyond its bound."""
+    h, z = level.heads.index(head), logit(level.probabilities[:, level.heads.index(head)])
+
+    def stretched(factor: float) -> Verdict:
+        probabilities = level.probabilities.copy()
+        probabilities[:, h] = 1 / (1 + np.exp(-(z * factor)))
+        figures = summary(_recalibrated(level.with_probabilities(probabilities), head, 1.0), head)
+        return gates.ece(head, figures["ece"], figures["ece_noise"], config.max_ece)
+
+    factor = 1.0
+    while factor < _MOST_STRETCHED:
+        factor *= 1.25
+        found = stretched(factor)
+        assert found.value is not None, "the head is usable"
+        if found.value > 1.1 * math.hypot(config.max_ece, summary(level, head)["ece_noise"]):
+            return _trial(f"logits stretched by {factor:.1f}", found)
+    return Trial("logits stretched", f"ECE: {head}", f"skipped: no stretch reaches {config.max_ece:g}", True)
 
 
 def verdict(trials: list[Trial]) -> Verdict:
     """Whether every gate can see."""
     blind = [trial for trial in trials if not trial.good]
     if not blind:
-        refused = sum(trial.spoiled != "nothing" and trial.outcome != "skipped" for trial in trials)
+        refused = sum(trial.spoiled != "nothing" and not trial.outcome.startswith("skipped") for trial in trials)
         return Verdict("self-test", "pass", "gates that can fail", None, f"{refused} spoiled candidates were refused")
     one = blind[0]
     reason = f"the gates are blind: {one.spoiled}, and gate {one.gate} said {one.outcome}"

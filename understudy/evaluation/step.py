@@ -70,7 +70,7 @@ def _body(step: Step, config: Evaluation) -> Outcome:
     found = heads_summary(candidate.scored, **resampled)
     segments = segment_rows(candidate.rows, config.segments, config.min_segment_rows)
     step.say("proving that the gates can fail")
-    trials = selftest.self_test(candidate.scored, segments, config, primary[0], _parity(candidate))
+    trials = selftest.self_test(candidate.scored, segments, config, primary, _parity(candidate))
     verdicts = [
         *_judge(config, primary, found, diffs, against),
         *_segments(config, primary, candidate, reference, against, segments),
@@ -196,7 +196,7 @@ def _judge(
         verdicts.append(gates.calibration(head, ratio, interval, config.max_calibration_error, primary=is_primary))
         if is_primary:
             verdicts.append(gates.discrimination(head, figures["auc"], config.min_auc))
-            verdicts.append(gates.ece(head, figures["ece"], config.max_ece))
+            verdicts.append(gates.ece(head, figures["ece"], figures.get("ece_noise"), config.max_ece))
     return verdicts
 
 

@@ -20,11 +20,11 @@ class Ranker:
         min_id_count: ids seen less often in training are "unknown".
     """
 
-    id_dimension: int = number(8, low=1, high=1024)
+    id_dimension: int = number(16, low=1, high=1024)
     category_dimension: int = number(4, low=1, high=1024)
     cross_layers: int = number(2, low=0, high=16)
     cross_rank: int = number(32, low=1, high=4096)
     hidden: tuple[int, ...] = (128, 64)
-    dropout: float = number(0.1, low=0, high=0.9)
-    id_dropout: float = number(0.2, low=0, high=1)
-    min_id_count: int = number(5, low=1)
+    dropout: float = number(0.3, low=0, high=0.9)
+    id_dropout: float = number(0.5, low=0, high=1)
+    min_id_count: int = number(20, low=1)
