@@ -126,11 +126,11 @@ def self_test(
             continue
         trials.append(_trial("nothing", label_finding(head, "stop", rate, rate, config), refused=False))
         spoiled = 1.1 * label_finding(head, "stop", rate, rate, config).bound
-        for name, one in (
+        for name, moved_rate in (
             ("label rate raised", Rate(rate.positives * spoiled, rate.weight)),
             ("label rate lowered", Rate(rate.positives, rate.weight * spoiled)),
         ):
-            trials.append(_trial(name, label_finding(head, "stop", rate, one, config)))
+            trials.append(_trial(name, label_finding(head, "stop", rate, moved_rate, config)))
     return trials
 
 
