@@ -15,7 +15,7 @@ from understudy.drift.config import Drift
 from understudy.errors import BadInput
 from understudy.evaluation.config import Evaluation
 from understudy.features.config import Features
-from understudy.logs.config import Labels, Source
+from understudy.logs.config import Labels, Logging, Source
 from understudy.rollout.config import Rollout
 from understudy.sampling.config import Sampling
 from understudy.section import canonical_json, number, section
@@ -39,14 +39,16 @@ class Window:
 
 @section
 class Config:
-    """The whole configuration. Only ``source`` has no default.
+    """The whole configuration. One of ``source`` and ``logging`` names the heads.
 
     Args:
         time_zone: of days and hours, an IANA name.
-        source: how raw logs map to tables; its ``outcomes`` name the heads.
+        source: how raw logs map to tables, for `understudy ingest`; its ``outcomes`` name the heads.
+        logging: what a feed of our own keeps, for `understudy collect`; it names the heads.
     """
 
-    source: Source
+    source: Source | None = None
+    logging: Logging | None = None
     time_zone: str = "UTC"
     labels: Labels = field(default_factory=Labels)
     window: Window = field(default_factory=Window)
@@ -61,13 +63,19 @@ class Config:
     def __post_init__(self) -> None:
         if self.time_zone not in zoneinfo.available_timezones():
             raise ValueError(f"time_zone: expected an IANA name such as Asia/Shanghai, found {self.time_zone!r}")
+        if (self.source is None) == (self.logging is None):
+            found = "none" if self.source is None else "both"
+            raise ValueError(f"source: expected either source (raw logs) or logging (a feed's own), found {found}")
         for head in self.evaluation.primary_heads:
             if head not in self.heads:
                 raise ValueError(f"evaluation.primary_heads: expected one of {', '.join(self.heads)}, found {head!r}")
 
     @property
     def heads(self) -> tuple[str, ...]:
-        return tuple(sorted(self.source.outcomes))
+        if self.source is not None:
+            return tuple(sorted(self.source.outcomes))
+        assert self.logging is not None, "one of the two names the heads"
+        return tuple(sorted(self.logging.heads))
 
     @property
     def primary_heads(self) -> tuple[str, ...]:

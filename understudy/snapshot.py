@@ -1,12 +1,14 @@
-"""Snapshots of the ingested tables: which files, together, are the logs at one moment.
+"""Snapshots of the logs: which files, together, are the tables at one moment.
 
-A day of a table is one immutable file, named by its content. A snapshot lists the files of every
-table; the newest number counts, and a new one is created or not at all, so readers never see half
-an ingestion, and a run goes on reading the snapshot that its plan names.
+A part of a table is one immutable file, named by its content: a day of ingested logs, or a segment
+of an hour that a collector wrote. A snapshot lists the parts of every table; the newest number
+counts, and a new one is created or not at all, so readers never see half an ingestion, and a run
+goes on reading the snapshot that its plan names. Collectors do not write snapshots: the next plan
+takes up the segments that it finds.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,20 +18,23 @@ from understudy import schema
 from understudy.lake import Lake
 from understudy.section import canonical_json
 
-__all__ = ["ALL_DAYS", "Snapshot"]
+__all__ = ["ALL_DAYS", "SEGMENTS", "Snapshot"]
 
 _FOLDER = "tables/snapshots"
+SEGMENTS = "tables/segments"
+_DAY = len("2022-05-04")
 ALL_DAYS = "all"  # the part of a table that has no days: users, items, rejected
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of the ingested tables.
+    """The files of the logs.
 
     Args:
         number: 0 for the empty lake; each commit adds one.
         heads: the heads that the logs know.
-        tables: table → day (or ``all``) → {path, sha256, rows, and for actions: count per action}.
+        tables: table → part → {path, sha256, rows, and for actions: count per action}. A part is
+            named ``all``, by its day, or by a name that begins with its day.
     """
 
     number: int = 0
@@ -40,6 +45,25 @@ class Snapshot:
     def latest(cls, lake: Lake) -> "Snapshot":
         numbers = lake.names(_FOLDER)
         return cls._read(lake, numbers[-1]) if numbers else cls()
+
+    @classmethod
+    def current(cls, lake: Lake) -> "Snapshot":
+        """The newest snapshot with the segments that collectors have finished since; not yet committed."""
+        latest = cls.latest(lake)
+        tables = {table: dict(parts) for table, parts in latest.tables.items()}
+        heads = latest.heads
+        known = {part for parts in tables.values() for part in parts}
+        for name in lake.names(SEGMENTS):
+            segment = name.removesuffix(".json")
+            if segment in known:
+                continue
+            value = lake.read_json(SEGMENTS, name)
+            heads = tuple(value["heads"])
+            for table, part in value["tables"].items():
+                tables.setdefault(table, {})[segment] = part
+        if tables == latest.tables:
+            return latest
+        return replace(latest, number=latest.number + 1, heads=heads, tables=tables)
 
     @classmethod
     def load(cls, lake: Lake, number: int) -> "Snapshot":
@@ -57,22 +81,27 @@ class Snapshot:
 
     def days(self, table: str = "impressions") -> list[str]:
         """Days (``YYYY-MM-DD``) that hold rows, in order."""
-        return sorted(self.tables.get(table, {}))
+        return sorted({part[:_DAY] for part in self.tables.get(table, {})})
+
+    def parts(self, table: str, first: str = "", last: str = "~") -> list[dict[str, Any]]:
+        """The parts of the days from ``first`` to ``last``, both included, in order."""
+        found = self.tables.get(table, {})
+        return [part for name, part in sorted(found.items()) if first <= name[:_DAY] <= last]
 
     def files(self, table: str, first: str = "", last: str = "~") -> list[str]:
         """Paths in the lake of the days from ``first`` to ``last``, both included."""
-        return [part["path"] for day, part in sorted(self.tables.get(table, {}).items()) if first <= day <= last]
+        return [part["path"] for part in self.parts(table, first, last)]
 
     def rows(self, table: str, first: str = "", last: str = "~") -> int:
-        return sum(part["rows"] for day, part in self.tables.get(table, {}).items() if first <= day <= last)
+        return sum(part["rows"] for part in self.parts(table, first, last))
 
     def fingerprint(self, last: str) -> str:
         """Digest of the contents of all tables up to the day ``last``."""
         parts = [
-            [table, day, part["sha256"]]
-            for table, days in sorted(self.tables.items())
-            for day, part in sorted(days.items())
-            if table != "rejected" and (day == ALL_DAYS or day <= last)
+            [table, name, part["sha256"]]
+            for table, parts in sorted(self.tables.items())
+            for name, part in sorted(parts.items())
+            if table != "rejected" and (name == ALL_DAYS or name[:_DAY] <= last)
         ]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 

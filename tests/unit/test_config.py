@@ -24,7 +24,10 @@ BAD = {
     "a wrong type": (MINIMAL + "window: {days: many}", "window.days: "),
     "a rate above 1": (MINIMAL + "sampling: {negative_rate: 1.5}", "negative_rate: expected a number of at least"),
     "a rate below 0": (MINIMAL + "sampling: {negative_rate: -0.1}", "negative_rate: expected a number of at least"),
-    "no source": ("window: {days: 3}", "source: expected a value, found none"),
+    "no source": (
+        "window: {days: 3}",
+        "source: expected either source (raw logs) or logging (a feed's own), found none",
+    ),
     "an unknown zone": (MINIMAL + "time_zone: Mars/Olympus", "time_zone: expected an IANA name"),
     "a list": ("- 1", "expected keys such as source, found list"),
     "an outcome as an input": (

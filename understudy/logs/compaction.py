@@ -2,7 +2,8 @@
 
 Logs are delivered at least once and in any order: a row_key counts once, an action of an
 impression counts once, at its earliest time. A label is 1 where the action came within the
-attribution window. What came later is counted, and changes nothing.
+attribution window. What came later is counted, and changes nothing: an impression that is in the
+log only because of it leaves again, by the same hash that would have dropped it.
 """
 
 import datetime
@@ -13,6 +14,7 @@ from pyspark.sql import functions as F
 
 from understudy import spark
 from understudy.logs.config import Labels
+from understudy.logs.keep import SEED
 from understudy.runs import Outcome, Step, execute
 from understudy.section import duration_s, part
 from understudy.snapshot import Snapshot
@@ -73,9 +75,11 @@ def compact(
     positive = F.lit(False)
     for head in heads:
         positive = positive | F.col(f"done_{head}").isNotNull()
+    kept = positive | ~F.col("seen") | (_lot() < F.col("negative_keep_rate"))
     inclusion: Column = F.when(positive, F.lit(1.0)).otherwise(F.col("negative_keep_rate"))
     examples = (
-        rows.withColumns({**labels, "inclusion_probability": inclusion})
+        rows.filter(kept)
+        .withColumns({**labels, "inclusion_probability": inclusion})
         .withColumn("day", spark.local_day(F.col("ts"), time_zone))
         .drop(*(f"done_{head}" for head in heads))
     )
@@ -86,12 +90,18 @@ def compact(
         F.count_if(known & ~in_time).alias("after_window"),
     ).first()
     assert counted is not None, "an aggregate over no key has one row"
-    figures = {"impressions": impressions.count(), "examples": once.count(), **counted.asDict()}
+    figures = {"impressions": impressions.count(), "distinct": once.count(), "examples": examples.count()}
+    figures |= counted.asDict()
     return examples, figures
 
 
+def _lot() -> Column:
+    """The twin of ``keep.lot``."""
+    return spark.decision("logging", SEED, F.col("row_key"))
+
+
 def _once(impressions: DataFrame) -> DataFrame:
-    """Each row_key once: of rows that disagree, the one that sorts first."""
+    """Each row_key once: one that was seen before one that was not, then the one that sorts first."""
     others = [name for name in impressions.columns if name not in ("row_key", "ts")]
-    first = F.min(F.struct("ts", *others)).alias("first")
+    first = F.min(F.struct((~F.col("seen")).alias("_unseen"), "ts", *others)).alias("first")
     return impressions.groupBy("row_key").agg(first).select("row_key", "first.*").select(*impressions.columns)

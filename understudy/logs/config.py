@@ -1,8 +1,10 @@
 """What the configuration says of logs: how to read them, and when an outcome is known."""
 
+import re
+
 from understudy.section import duration_s, number, section
 
-__all__ = ["Attributes", "Impressions", "Labels", "Source"]
+__all__ = ["Attributes", "Impressions", "Labels", "Logging", "Source"]
 
 
 @section
@@ -85,6 +87,33 @@ class Source:
             if used & forbidden:
                 column = sorted(used & forbidden)[0]
                 raise ValueError(f"{name}: column {column!r} is an outcome and can never become an input; remove it")
+
+
+@section
+class Logging:
+    """What a feed keeps of what it showed: every positive, few of the rest, a random slice in full.
+
+    Args:
+        heads: outcomes that become heads; only these make an impression a positive.
+        negative_keep_rate: share of seen impressions without a positive that is kept.
+        random_share: share of requests whose order is random, and which are logged in full.
+        lateness: how long after its attribution window an action may still arrive.
+        salt: of the users' buckets.
+    """
+
+    heads: tuple[str, ...]
+    negative_keep_rate: float = number(0.1, low=1e-6, high=1)
+    random_share: float = number(0.02, low=0, high=1)
+    lateness: str = "1d"
+    salt: str = "understudy"
+
+    def __post_init__(self) -> None:
+        duration_s(self.lateness)
+        if not self.heads:
+            raise ValueError("heads: expected at least one outcome, found none")
+        for head in self.heads:
+            if not re.fullmatch(r"[A-Za-z]\w{0,62}", head):
+                raise ValueError(f"heads: expected a name of letters, digits and _, found {head!r}")
 
 
 @section

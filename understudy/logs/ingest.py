@@ -26,7 +26,7 @@ from understudy.config import Config
 from understudy.errors import BadInput, UnderstudyError
 from understudy.hashing import hash64, request_row_key
 from understudy.lake import Lake, file_digest
-from understudy.logs.config import Attributes
+from understudy.logs.config import Attributes, Source
 from understudy.logs.sources import find_files, literal, quoted, read_raw
 from understudy.snapshot import ALL_DAYS, Snapshot
 
@@ -90,6 +90,20 @@ def ingest(
         shutil.rmtree(work, ignore_errors=True)
 
 
+def source_of(config: Config) -> Source:
+    """How the configuration reads raw logs.
+
+    Raises:
+        BadInput: it does not.
+    """
+    if config.source is None:
+        raise BadInput(
+            "configuration: expected the key source, which says how raw logs map to tables, found none; "
+            "see examples/kuairand.yaml"
+        )
+    return config.source
+
+
 class _Stage:
     """The source files as checked rows in DuckDB: tables new_<table>, and ``refused``."""
 
@@ -97,6 +111,7 @@ class _Stage:
         self, config: Config, folder: Path, db: duckdb.DuckDBPyConnection, progress: Callable[[str], None]
     ) -> None:
         self.config, self.folder, self.db, self.progress = config, folder, db, progress
+        self.source = source_of(config)
         self.rows: dict[str, int] = {}
         self.reasons: dict[str, dict[str, int]] = {}
 
@@ -104,12 +119,12 @@ class _Stage:
         self.db.execute("CREATE TABLE refused (kind VARCHAR, source VARCHAR, reason VARCHAR, record VARCHAR)")
         self._impressions()
         for kind in ("users", "items"):
-            attributes = getattr(self.config.source, kind)
+            attributes = getattr(self.source, kind)
             if attributes is not None:
                 self._attributes(kind, attributes)
 
     def _impressions(self) -> None:
-        source = self.config.source
+        source = self.source
         optional = [source.request, source.surface, source.position]
         plain = [source.user, source.item, source.time, *(c for c in optional if c), *source.outcomes.values()]
         columns = list(dict.fromkeys(plain))
@@ -163,7 +178,7 @@ class _Stage:
         self.db.execute("CREATE OR REPLACE TABLE malformed (source VARCHAR, reason VARCHAR, record VARCHAR)")
 
     def _impression_columns(self) -> dict[str, str]:
-        source = self.config.source
+        source = self.source
         request = quoted(source.request) if source.request else f"{quoted(source.user)} || ':' || _us"
         values = {
             "request_id": request,
@@ -177,7 +192,7 @@ class _Stage:
         return values | {f"y_{h}": f"coalesce({_number(c)}, 0)" for h, c in sorted(source.outcomes.items())}
 
     def _impression_reasons(self) -> list[tuple[str, str]]:
-        source = self.config.source
+        source = self.source
         reasons = [
             (f"{quoted(c)} IS NULL", f"no {c}") for c in (source.user, source.item, source.time, source.request) if c
         ]
@@ -196,7 +211,7 @@ class _Stage:
         return reasons
 
     def _time_us(self) -> str:
-        source = self.config.source
+        source = self.source
         column = quoted(source.time)
         if source.time_unit == "iso":
             return f"epoch_us(TRY_CAST({column} AS TIMESTAMPTZ))"
@@ -229,13 +244,13 @@ class _Stage:
         self.rows[kind] = _count(self.db, f"new_{kind}") + rejected
         if not self.rows[kind]:
             raise BadInput(f"--source {self.folder}: expected rows of {kind}, found none; fetch the files again")
-        if rejected > self.config.source.max_rejected_share * self.rows[kind]:
+        if rejected > self.source.max_rejected_share * self.rows[kind]:
             reason, count = found[0]
             where = self.db.execute(
                 "SELECT source, record FROM refused WHERE kind = ? AND reason = ? ORDER BY ALL LIMIT 1", [kind, reason]
             ).fetchone() or ("", "")
             raise BadInput(
-                f"{self.folder / where[0]}: expected at most {self.config.source.max_rejected_share:.0%} of the rows "
+                f"{self.folder / where[0]}: expected at most {self.source.max_rejected_share:.0%} of the rows "
                 f"of {kind} to be unusable, found {rejected} of {self.rows[kind]} ({count}: {reason}; such as "
                 f"{where[1][:160]}); correct the files or the configuration, nothing was ingested"
             )
@@ -255,6 +270,11 @@ class _Merge:
             raise BadInput(
                 f"lake {uri}: expected heads {', '.join(self.before.heads)}, found {', '.join(config.heads)} "
                 "in the configuration; use the configuration of this lake, or another lake"
+            )
+        if any(part not in self.before.days() for part in Snapshot.current(self.lake).tables.get("impressions", {})):
+            raise BadInput(
+                f"lake {uri}: expected a lake of ingested logs, found segments that a collector wrote; "
+                "ingest into another lake"
             )
         self.parts: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
 
@@ -317,7 +337,7 @@ class _Merge:
         self.db.execute("SET VARIABLE zone = ?", [self.config.time_zone])
         day = "strftime(timezone(getvariable('zone'), make_timestamptz(us)), '%Y-%m-%d')"
         touched = {d for (d,) in self.db.execute(f"SELECT DISTINCT {day} FROM new_impressions").fetchall()}
-        if self.config.source.request:
+        if source_of(self.config).request:
             touched |= self._days_of_known_requests()
         touched &= set(self.before.days())
         texts = ", ".join(f"{name} VARCHAR" for name in ("request_id", "user_id", "item_id", "surface", "slice"))

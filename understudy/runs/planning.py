@@ -51,6 +51,9 @@ def plan_window(
     if job and (known := run_of_job(lake, job)) is not None:
         return Run(lake, known).plan()
     plan = draft_plan(lake, config, window_end, purpose=purpose, window_start=window_start, again=again)
+    snapshot = Snapshot.current(lake)
+    if snapshot.number == plan.snapshot:
+        snapshot.commit(lake)
     plan = Run(lake, plan.run_id).write_plan(plan)
     if job:
         lake.create_json(_job_path(job), {"run_id": plan.run_id})
@@ -78,11 +81,11 @@ def draft_plan(
 ) -> Plan:
     """The plan that ``plan_window`` would write; writes nothing."""
     config = from_json(Config, config) if isinstance(config, str) else config
-    snapshot = Snapshot.latest(lake)
+    snapshot = Snapshot.current(lake)
     if snapshot.heads and snapshot.heads != config.heads:
         raise BadInput(
-            f"lake {lake.root}: expected heads {', '.join(config.heads)} (configuration: source.outcomes), "
-            f"found logs with {', '.join(snapshot.heads)}; use the configuration that ingested them"
+            f"lake {lake.root}: expected heads {', '.join(config.heads)} (configuration), "
+            f"found logs with {', '.join(snapshot.heads)}; use the configuration that wrote them"
         )
     end = _window_end(lake, config, snapshot, window_end, purpose)
     start = _window_start(config, snapshot, end, window_start, purpose)
@@ -155,12 +158,12 @@ def _check_window(lake: Lake, config: Config, snapshot: Snapshot, start: str, en
         )
     if purpose != "train":
         return
-    parts = snapshot.tables.get("actions", {})
+    parts = snapshot.parts("actions", start, end)
     for head in config.heads:
-        if not any(part["actions"].get(head) for day, part in parts.items() if start <= day <= end):
+        if not any(part["actions"].get(head) for part in parts):
             raise BadInput(
                 f"{where}: expected positives of head {head!r}, found none; "
-                "widen the window, or remove the head from source.outcomes"
+                "widen the window, or remove the head from the configuration"
             )
 
 
