@@ -19,6 +19,7 @@ from understudy.logs.config import Labels, Logging, Source
 from understudy.rollout.config import Rollout
 from understudy.sampling.config import Sampling
 from understudy.section import canonical_json, number, section
+from understudy.simulator.config import World
 from understudy.training.config import Training
 
 __all__ = ["Config", "Window", "load"]
@@ -45,6 +46,7 @@ class Config:
         time_zone: of days and hours, an IANA name.
         source: how raw logs map to tables, for `understudy ingest`; its ``outcomes`` name the heads.
         logging: what a feed of our own keeps, for `understudy collect`; it names the heads.
+        world: the simulated feed, for `understudy simulate`.
     """
 
     source: Source | None = None
@@ -59,6 +61,7 @@ class Config:
     calibration: Calibration = field(default_factory=Calibration)
     evaluation: Evaluation = field(default_factory=Evaluation)
     rollout: Rollout = field(default_factory=Rollout)
+    world: World | None = None
 
     def __post_init__(self) -> None:
         if self.time_zone not in zoneinfo.available_timezones():

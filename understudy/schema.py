@@ -127,6 +127,13 @@ TABLES = {
         Table("user_profile", (Column("user_id", pa.string(), "the key"), *FEATURE_ROW), _FEATURES),
         Table("item_profile", (Column("item_id", pa.string(), "the key"), *FEATURE_ROW), _FEATURES),
         Table(
+            "truth",
+            (
+                Column("row_key", pa.int64(), "the impression's key"),
+                Column("p_{head}", pa.float64(), "true probability at the shown position, of a simulated world"),
+            ),
+        ),
+        Table(
             "teacher_scores",
             (
                 Column("row_key", pa.int64(), "the row that was scored"),

@@ -66,6 +66,14 @@ class Snapshot:
         return replace(latest, number=latest.number + 1, heads=heads, tables=tables)
 
     @classmethod
+    def admit(cls, lake: Lake) -> "Snapshot":
+        """``current``, committed."""
+        while True:
+            found = cls.current(lake)
+            if found.number == cls.latest(lake).number or found.commit(lake):
+                return found
+
+    @classmethod
     def load(cls, lake: Lake, number: int) -> "Snapshot":
         return cls._read(lake, f"{number:08d}.json") if number else cls()
 

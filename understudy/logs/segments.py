@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import tempfile
 import zoneinfo
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from understudy import schema
+from understudy.errors import UnderstudyError
 from understudy.lake import Lake, file_digest
-from understudy.snapshot import SEGMENTS
+from understudy.snapshot import ALL_DAYS, SEGMENTS, Snapshot
 
-__all__ = ["write_segments"]
+__all__ = ["write_attributes", "write_segments"]
 
 _HOUR_US = 3_600_000_000
+_TRIES = 5
 
 
 def write_segments(lake: Lake, heads: tuple[str, ...], time_zone: str, impressions: pa.Table, actions: pa.Table) -> int:
@@ -53,23 +56,37 @@ def _hours(table: pa.Table) -> Any:
 
 def _write(lake: Lake, heads: tuple[str, ...], at: datetime.datetime, parts: dict[str, pa.Table]) -> None:
     entries: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(prefix="understudy-segment-") as folder:
-        for name, table in parts.items():
-            if not table.num_rows:
-                continue
-            path = Path(folder) / f"{name}.parquet"
-            fields = schema.arrow_schema(name, heads)
-            pq.write_table(table.cast(fields), path, compression="zstd", store_schema=False)
-            with path.open("rb") as file:
-                digest = file_digest(file)
-            entry: dict[str, Any] = {
-                "path": f"tables/{name}/{at:%Y-%m-%d}/{at:%H}-{digest[:16]}.parquet",
-                "sha256": digest,
-                "rows": table.num_rows,
-            }
-            if name == "actions":
-                entry["actions"] = {h: int(pc.sum(pc.equal(table["action"], h)).as_py() or 0) for h in heads}
-            lake.put(path, entry["path"])
-            entries[name] = entry
+    for name, table in parts.items():
+        if not table.num_rows:
+            continue
+        entry = _put(lake, name, f"{at:%Y-%m-%d}/{at:%H}-", table.cast(schema.arrow_schema(name, heads)))
+        if name == "actions":
+            entry["actions"] = {h: int(pc.sum(pc.equal(table["action"], h)).as_py() or 0) for h in heads}
+        entries[name] = entry
     digest = hashlib.sha256("".join(entry["sha256"] for entry in entries.values()).encode()).hexdigest()
     lake.create_json(f"{SEGMENTS}/{at:%Y-%m-%dT%H}-{digest[:16]}.json", {"heads": list(heads), "tables": entries})
+
+
+def write_attributes(lake: Lake, heads: tuple[str, ...], tables: dict[str, pa.Table]) -> None:
+    """Make ``users`` and ``items`` the current attributes, in a new snapshot."""
+    entries = {name: _put(lake, name, f"{ALL_DAYS}/", table) for name, table in tables.items()}
+    for _ in range(_TRIES):
+        before = Snapshot.current(lake)
+        merged = before.tables | {name: {ALL_DAYS: entry} for name, entry in entries.items()}
+        if merged == before.tables or replace(before, number=before.number + 1, heads=heads, tables=merged).commit(
+            lake
+        ):
+            return
+    raise UnderstudyError(f"lake {lake.root}: expected to be its only writer for a moment, found others; try again")
+
+
+def _put(lake: Lake, table: str, prefix: str, rows: pa.Table) -> dict[str, Any]:
+    """A file in the lake, named by its content."""
+    with tempfile.TemporaryDirectory(prefix="understudy-segment-") as folder:
+        path = Path(folder) / "rows.parquet"
+        pq.write_table(rows, path, compression="zstd", store_schema=False)
+        with path.open("rb") as file:
+            digest = file_digest(file)
+        target = f"tables/{table}/{prefix}{digest[:16]}.parquet"
+        lake.put(path, target)
+    return {"path": target, "sha256": digest, "rows": rows.num_rows}

@@ -50,10 +50,10 @@ def plan_window(
     lake = Lake.open(lake_uri)
     if job and (known := run_of_job(lake, job)) is not None:
         return Run(lake, known).plan()
-    plan = draft_plan(lake, config, window_end, purpose=purpose, window_start=window_start, again=again)
-    snapshot = Snapshot.current(lake)
-    if snapshot.number == plan.snapshot:
-        snapshot.commit(lake)
+    wanted: dict[str, Any] = {"purpose": purpose, "window_start": window_start, "again": again}
+    draft_plan(lake, config, window_end, **wanted)
+    Snapshot.admit(lake)
+    plan = draft_plan(lake, config, window_end, **wanted)
     plan = Run(lake, plan.run_id).write_plan(plan)
     if job:
         lake.create_json(_job_path(job), {"run_id": plan.run_id})

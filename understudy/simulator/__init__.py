@@ -1,4 +1,4 @@
-"""A feed with known truth: logs whose signal was planted, for demonstrations and tests."""
+"""A feed with known truth: a simulated world, and logs in KuaiRand's layout with a planted signal."""
 
 from understudy.simulator.kuairand import Generated, generate
 
