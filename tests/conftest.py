@@ -7,7 +7,7 @@ import pytest
 
 from understudy import config as configuration
 from understudy.config import Config
-from understudy.simulator import generate
+from understudy.simulator.kuairand import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 

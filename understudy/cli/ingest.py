@@ -50,7 +50,7 @@ def generate(out: str, seed: int, rows: int) -> None:
     understudy generate --out build/logs
     understudy ingest --config examples/generated.yaml --source build/logs --lake lake
     """
-    from understudy.simulator import generate as write
+    from understudy.simulator.kuairand import generate as write
 
     write(out, seed=seed, rows=rows)
     click.echo(f"wrote {rows} impressions into {out}")

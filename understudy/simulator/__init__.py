@@ -1,5 +1,1 @@
 """A feed with known truth: a simulated world, and logs in KuaiRand's layout with a planted signal."""
-
-from understudy.simulator.kuairand import Generated, generate
-
-__all__ = ["Generated", "generate"]

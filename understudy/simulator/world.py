@@ -25,11 +25,13 @@ CONTENT_TYPES = ("video", "photo", "article", "live")
 SURFACES = ("home", "following", "explore")
 DIMENSIONS = 8
 
-_TASTE_KEPT = 0.985  # from one day to the next
-_AFFINITY, _QUALITY, _TREND, _TYPE, _USER = 1.1, 0.35, 0.7, 0.4, 0.35
-_TOPIC_APPEAL, _CREATOR_EFFECT = 0.3, 0.3
+_TASTE_KEPT = 0.95  # from one day to the next
+_NEW_FAVOURITE = 0.02  # share of users who turn to another topic, slowly, each day
+_TASTE_NOISE = 0.25
+_AFFINITY, _QUALITY, _TREND, _TYPE, _USER = 1.1, 0.6, 0.8, 0.4, 0.35
+_TOPIC_APPEAL, _CREATOR_EFFECT = 0.3, 0.4
 _TREND_PEAK_DAYS = 1.5
-_CLICK_BASE, _SAVE_BASE, _HIDE_BASE = -4.4, -2.6, -5.0
+_CLICK_BASE, _SAVE_BASE, _HIDE_BASE = -4.0, -2.3, -5.0
 _POSITION = 0.30
 _HEAVY_SHARE = 0.08
 
@@ -117,8 +119,7 @@ def next_day(state: State, config: World) -> None:
     """Move the world on by a day: people join, items are born, tastes drift, and shift on the day set for it."""
     state.day += 1
     rng = np.random.default_rng([config.seed, 1, state.day])
-    fresh = _tastes(state.topics, state.topic_of_user, rng)
-    state.taste = _TASTE_KEPT * state.taste + np.sqrt(1 - _TASTE_KEPT**2) * fresh
+    _drift(state, rng)
     if state.day == config.shift_day:
         _shift(state, config, rng)
     _join(state, config.new_users_per_day, rng, joined=np.full(config.new_users_per_day, float(state.day)))
@@ -171,10 +172,24 @@ def _join(state: State, count: int, rng: np.random.Generator, joined: Floats) ->
     state.joined = np.concatenate([state.joined, joined])
 
 
+def _drift(state: State, rng: np.random.Generator) -> None:
+    """Tastes wander around what people care for, which changes slowly (an Ornstein-Uhlenbeck process)."""
+    turning = np.flatnonzero(rng.random(len(state.taste)) < _NEW_FAVOURITE)
+    state.topic_of_user[turning, 0] = rng.integers(0, len(state.topics), len(turning))
+    mean = _mean_tastes(state.topics, state.topic_of_user)
+    noise = rng.normal(0, _TASTE_NOISE * np.sqrt(1 - _TASTE_KEPT**2), state.taste.shape)
+    state.taste = mean + _TASTE_KEPT * (state.taste - mean) + noise
+
+
+def _mean_tastes(topics: Floats, favourites: Integers) -> Floats:
+    weights = np.array([0.98, 0.63, 0.42])
+    vectors: Floats = np.einsum("k,ukd->ud", weights, topics[favourites])
+    return vectors
+
+
 def _tastes(topics: Floats, favourites: Integers, rng: np.random.Generator) -> Floats:
-    weights = np.array([0.7, 0.45, 0.3])
-    vectors: Floats = np.einsum("k,ukd->ud", weights, topics[favourites]) * 1.4
-    return vectors + rng.normal(0, 0.25, vectors.shape)
+    vectors = _mean_tastes(topics, favourites)
+    return vectors + rng.normal(0, _TASTE_NOISE, vectors.shape)
 
 
 def _be_born(state: State, count: int, rng: np.random.Generator, day: int) -> None:
