@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from understudy.hashing import hash64
 from understudy.section import canonical_json, duration_s
 
-__all__ = ["HISTORIES", "IDS", "NEVER", "Feeds", "Inputs", "encode"]
+__all__ = ["HISTORIES", "IDS", "NEVER", "Feeds", "Inputs", "encode", "local_hour"]
 
 Feeds = dict[str, npt.NDArray[Any]]
 
@@ -142,7 +142,7 @@ def encode(table: pa.Table, inputs: Inputs) -> Feeds:
     """
     rows = table.num_rows
     ts_us = table["ts"].cast(pa.int64()).to_numpy()
-    hour = _local_hour(table["ts"], inputs.time_zone)
+    hour = local_hour(table["ts"], inputs.time_zone)
     feeds = {name: np.zeros((rows, *shape), kind) for name, (kind, shape) in inputs.shapes().items()}
     for i, name in enumerate(inputs.categorical):
         column = pa.array(hour.astype(np.int64)).cast(pa.string()) if name == _HOUR else _column(table, name)
@@ -174,8 +174,12 @@ def _column(table: pa.Table, name: str) -> pa.Array | None:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _local_hour(ts: Any, time_zone: str) -> npt.NDArray[np.float32]:
-    """Hour of the day, with its fraction."""
+def local_hour(ts: pa.Array | pa.ChunkedArray, time_zone: str) -> npt.NDArray[np.float32]:
+    """Hour of the day in a time zone, with its fraction.
+
+    Args:
+        ts: times as an Arrow array.
+    """
     zoneinfo.ZoneInfo(time_zone)
     local = pc.local_timestamp(ts.cast(pa.timestamp("us", tz=time_zone)))
     hours = np.asarray(pc.hour(local), np.float32)

@@ -1,8 +1,7 @@
 """What a simulated day leaves in the lake: the log as a real feed would keep it, and the truth beside it.
 
 The log goes through the same keep decision as the collector's. Clients send some reports twice, in any
-order, and some have a wrong clock, of which the collector's correction leaves a few seconds. The truth
-lies outside the tables, where no step of the pipeline looks.
+order. The truth lies outside the tables, where no step of the pipeline looks.
 """
 
 import datetime
@@ -18,21 +17,34 @@ from understudy.hashing import bucket, request_row_key
 from understudy.lake import Lake
 from understudy.logs.keep import keeps
 from understudy.logs.segments import write_attributes, write_segments
+from understudy.section import duration_s
 from understudy.simulator.config import World
+from understudy.simulator.live import Shown
 from understudy.simulator.traffic import Outcomes, Requests
 from understudy.simulator.world import ACTIONS, CONTENT_TYPES, SURFACES, State
 
-__all__ = ["TRUTH", "day_of", "log_attributes", "log_day", "logged_days"]
+__all__ = ["TRUTH", "day_of", "log_attributes", "log_day", "logged_days", "shown_of", "start_us", "times_us"]
 
 TRUTH = "simulator/truth"
 
 _DAY_US = 86_400_000_000
-_TWICE, _WRONG_CLOCK, _CLOCK_ERROR_S = 0.01, 0.03, 3.0
+_TWICE = 0.01
 
 
 def day_of(world: World, day: int) -> str:
     """The calendar day (``YYYY-MM-DD``) of a day of the world."""
     return str(datetime.date.fromisoformat(world.first_day) + datetime.timedelta(days=day))
+
+
+def start_us(world: World) -> int:
+    """The world's first midnight, in microseconds since 1970."""
+    start = datetime.datetime.fromisoformat(world.first_day).replace(tzinfo=datetime.UTC)
+    return int(start.timestamp()) * 1_000_000
+
+
+def times_us(world: World, requests: Requests) -> npt.NDArray[np.int64]:
+    """When requests were made, in microseconds since 1970."""
+    return start_us(world) + (requests.time_days * _DAY_US).astype(np.int64)
 
 
 def logged_days(lake: Lake) -> list[str]:
@@ -51,11 +63,8 @@ def log_day(
     assert config.logging is not None, "the simulator runs on a configuration with logging"
     heads = config.heads
     frame = _Frame(world, requests, outcomes, config)
-    own = [ACTIONS.index(head) for head in heads]
-    positive = np.logical_or.reduce(outcomes.done[..., own].reshape(-1, len(own)), axis=1)
-    seen, random = outcomes.seen.ravel(), frame.random
-    rate = np.where(random, 1.0, config.logging.negative_keep_rate)
-    kept = (seen & keeps(frame.row_keys, positive, rate)) | random
+    seen, rate = outcomes.seen.ravel(), frame.rate
+    kept = (seen & keeps(frame.row_keys, frame.done(heads).any(1), rate)) | frame.random
     rng = np.random.default_rng([world.seed, 6, day])
     impressions = frame.impressions(_some_twice(np.flatnonzero(kept), rng), rate, release, heads)
     actions = frame.actions(rng)
@@ -69,8 +78,27 @@ def log_day(
     }
 
 
+def shown_of(config: Config, world: World, requests: Requests, outcomes: Outcomes) -> Shown:
+    """What compaction will keep of these impressions, with its labels and weights."""
+    frame = _Frame(world, requests, outcomes, config)
+    in_time = frame.delay_us <= duration_s(config.labels.attribution_window) * 1_000_000
+    labels = frame.done(config.heads) & in_time[:, [ACTIONS.index(head) for head in config.heads]]
+    positive = labels.any(1)
+    kept = np.flatnonzero(outcomes.seen.ravel() & keeps(frame.row_keys, positive, frame.rate))
+    request = frame.request[kept]
+    return Shown(
+        users=requests.users[request],
+        items=outcomes.items.ravel()[kept],
+        surfaces=requests.surfaces[request],
+        us=frame.ts_us[request],
+        row_keys=frame.row_keys[kept],
+        weights=1 / np.where(positive[kept], 1.0, frame.rate[kept]),
+        labels=labels[kept].astype(np.float32),
+    )
+
+
 class _Frame:
-    """The slots of a day as flat columns, n = R × K."""
+    """The slots of a span of time as flat columns, n = R × K."""
 
     def __init__(self, world: World, requests: Requests, outcomes: Outcomes, config: Config) -> None:
         count, slots = outcomes.items.shape
@@ -80,11 +108,17 @@ class _Frame:
         self.items = _names("i", outcomes.items.ravel())
         self.request_ids = requests.ids.take(pa.array(self.request))
         self.row_keys = request_row_key(self.request_ids, self.items)
-        start = datetime.datetime.fromisoformat(world.first_day).replace(tzinfo=datetime.UTC)
-        self.ts_us = int(start.timestamp()) * 1_000_000 + (requests.time_days * _DAY_US).astype(np.int64)
+        self.ts_us = times_us(world, requests)
         self.random = np.repeat(outcomes.random, slots)
         assert config.logging is not None, "checked by the caller"
+        self.rate = np.where(self.random, 1.0, config.logging.negative_keep_rate)
+        self.delay_us = (outcomes.delay_s.reshape(-1, len(ACTIONS)) * 1e6).astype(np.int64)
         self.buckets = bucket(config.logging.salt, [f"u{user}" for user in requests.users])
+
+    def done(self, heads: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+        """(n, H): which actions of the heads were done, whenever."""
+        done: npt.NDArray[np.bool_] = self.outcomes.done.reshape(-1, len(ACTIONS))
+        return done[:, [ACTIONS.index(head) for head in heads]]
 
     def impressions(
         self, at: npt.NDArray[np.int64], rate: npt.NDArray[np.float64], release: str | None, heads: tuple[str, ...]
@@ -120,10 +154,7 @@ class _Frame:
         at, action = np.nonzero(done)
         twice = _some_twice(np.arange(len(at)), rng)
         at, action = at[twice], action[twice]
-        delay_s = self.outcomes.delay_s.reshape(-1, len(ACTIONS))[at, action]
-        wrong = rng.random(len(at)) < _WRONG_CLOCK
-        delay_s = np.maximum(delay_s + np.where(wrong, rng.normal(0, _CLOCK_ERROR_S, len(at)), 0.0), 0.0)
-        ts = self.ts_us[self.request[at]] + (delay_s * 1e6).astype(np.int64)
+        ts = self.ts_us[self.request[at]] + self.delay_us[at, action]
         clicked = action == ACTIONS.index("click")
         value = np.where(clicked, self.outcomes.dwell_s.ravel()[at], 1.0)
         return pa.table(

@@ -21,8 +21,8 @@ class Chance:
         self.seed = seed
 
     def __call__(self, requests: Requests) -> Scores:
-        day = int(requests.time_days[0]) if len(requests) else 0
-        return Scores(np.random.default_rng([self.seed, 5, day]).random(requests.candidates.shape))
+        minute = int(requests.time_days[0] * 1_440) if len(requests) else 0
+        return Scores(np.random.default_rng([self.seed, 5, minute]).random(requests.candidates.shape))
 
 
 class Oracle:

@@ -6,8 +6,8 @@ popularity, or a server over HTTP can stand there.
 Shapes: R requests, N candidates, K slots, A actions.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from understudy.simulator.config import World
 from understudy.simulator.world import ACTIONS, SURFACES, State, truth
 
 __all__ = [
+    "LOOKS",
     "UTILITY",
     "Outcomes",
     "Ranker",
@@ -33,10 +34,11 @@ Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
 UTILITY = {"click": 1.0, "hide": -4.0, "save": 4.0}  # what an action is worth to the feed
-_DEPTH = 0.86  # chance to look at the next slot
+LOOKS = 0.86  # chance to look at the next slot
 _DELAY_S = {"click": 20.0, "hide": 15.0, "save": 2_400.0}
 _SHARES = np.array([0.6, 0.15, 0.25])
 _DWELL_S = 14.0
+_WRONG_CLOCK, _CLOCK_ERROR_S = 0.03, 3.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,12 @@ class Requests:
         ids = self.ids.take(pa.array(at))
         return Requests(ids, self.users[at], self.surfaces[at], self.time_days[at], self.candidates[at])
 
+    def spans(self, span_s: int) -> "list[Requests]":
+        """The requests by span of time, such as hours; spans without requests are left out."""
+        span = np.floor(self.time_days * 86_400 / span_s)
+        edges = np.flatnonzero(np.concatenate([[True], span[1:] != span[:-1]])) if len(self) else np.zeros(0, int)
+        return [self.take(at) for at in np.split(np.arange(len(self)), edges[1:])] if len(self) else []
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -85,7 +93,9 @@ class Outcomes:
 
     Args:
         items: (R, K) in order of position. random: (R,) the random slice.
-        seen: (R, K). done: (R, K, A). delay_s: (R, K, A). dwell_s: (R, K), 0 without a click.
+        seen: (R, K). done: (R, K, A). dwell_s: (R, K), 0 without a click.
+        delay_s: (R, K, A) as logged: some clients have a wrong clock, of which the collector's correction
+            leaves a few seconds.
         true: (R, K, A) probabilities at the shown position.
         predicted: (R, K, A); NaN where the ranker predicts none.
     """
@@ -98,6 +108,11 @@ class Outcomes:
     dwell_s: Floats
     true: Floats
     predicted: Floats
+
+    @classmethod
+    def join(cls, parts: "Sequence[Outcomes]") -> "Outcomes":
+        """Outcomes of spans that follow each other."""
+        return cls(**{one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(cls)})
 
 
 def requests_of(state: State, config: World) -> Requests:
@@ -127,7 +142,7 @@ def slates(requests: Requests, scores: Scores, config: World, random_share: floa
     """Places of the shown candidates (R, K), the best first, and which requests are the random slice."""
     random = is_random(requests.ids, random_share)
     utility = scores.utility.copy()
-    rng = np.random.default_rng([config.seed, 3, int(requests.time_days[0]) if len(requests) else 0])
+    rng = np.random.default_rng([config.seed, 3, _moment(requests)])
     utility[random] = rng.random((int(random.sum()), utility.shape[1]))
     slots = min(config.slots, utility.shape[1])
     best = np.argpartition(-utility, slots - 1, axis=1)[:, :slots]
@@ -140,8 +155,8 @@ def respond(state: State, config: World, requests: Requests, scores: Scores, ran
     places, random = slates(requests, scores, config, random_share)
     items = np.take_along_axis(requests.candidates, places, axis=1)
     count, slots = items.shape
-    rng = np.random.default_rng([config.seed, 4, state.day])
-    depth = np.asarray(rng.geometric(1 - _DEPTH, count))
+    rng = np.random.default_rng([config.seed, 4, _moment(requests)])
+    depth = np.asarray(rng.geometric(1 - LOOKS, count))
     seen = np.arange(slots) < depth[:, None]
     positions = np.broadcast_to(np.arange(slots), items.shape)
     true = truth(state, requests.users, items, requests.surfaces, requests.time_days, positions).stacked()
@@ -152,9 +167,16 @@ def respond(state: State, config: World, requests: Requests, scores: Scores, ran
     done = np.stack([click, hide, save], axis=-1) & seen[..., None]
     mean_s = np.array([_DELAY_S[action] for action in ACTIONS])
     delay_s = rng.exponential(1.0, done.shape) * mean_s
+    wrong = rng.random(done.shape) < _WRONG_CLOCK
+    delay_s = np.maximum(delay_s + np.where(wrong, rng.normal(0, _CLOCK_ERROR_S, done.shape), 0.0), 0.0)
     dwell_s = np.where(done[..., 0], rng.lognormal(np.log(_DWELL_S), 0.8, (count, slots)), 0.0)
     if scores.probabilities is None:
         predicted = np.full(true.shape, np.nan)
     else:
         predicted = np.take_along_axis(scores.probabilities, places[..., None], axis=1)
     return Outcomes(items, random, seen, done, delay_s, dwell_s, true, predicted)
+
+
+def _moment(requests: Requests) -> int:
+    """The minute of the first request: what happens in two spans of time is drawn apart."""
+    return int(requests.time_days[0] * 1_440) if len(requests) else 0
