@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LAKE ?= ./lake
-KUAIRAND := ../shared/data/kuairand
-DATA ?= $(wildcard $(KUAIRAND))
+DATA ?=
 CODE := understudy components pipelines feature_repo benchmarks tests
 
 .DEFAULT_GOAL := help
@@ -20,8 +19,8 @@ $(VENV)/.ready: requirements/local.txt pyproject.toml
 install: $(VENV)/.ready ## create the environment
 
 .PHONY: demo
-demo: install ## the main job: two releases from real or generated logs (DATA=, LAKE=)
-	$(BIN)/python -m pipelines.demo --lake "$(LAKE)" $(if $(DATA),--data "$(DATA)")
+demo: install ## the main job: weeks of a simulated feed; with DATA= two releases from real logs (LAKE=)
+	$(BIN)/understudy demo --lake "$(LAKE)" $(if $(DATA),--data "$(DATA)")
 
 .PHONY: lint
 lint: install ## style and types

@@ -1,6 +1,5 @@
-"""``make demo``: two releases, a week apart in spirit, the second taught by the first."""
+"""The demo on real logs: two releases, days apart, the second taught by the first."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -10,35 +9,26 @@ from typing import Any
 
 from understudy.cli.output import number, print_table, short
 
-__all__ = ["main"]
+__all__ = ["real_logs"]
 
 _WINDOW_ENDS = ("2022-04-30", "2022-05-04")
 _TEST_DAYS = ("2022-05-01", "2022-05-04")
-_GENERATED = "build/kuairand-generated"
+_CONFIG = "examples/kuairand.yaml"
 
 
-def main() -> int:
-    """Ingest, release twice, score the first release on the days after it, print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lake", default="./lake")
-    parser.add_argument("--data", default="")
-    options = parser.parse_args()
+def real_logs(data: str, lake_uri: str) -> int:
+    """Ingest, release twice, score the first release on the days after it, print a table; returns the exit code."""
     started = time.monotonic()
-    data, config = options.data, "examples/kuairand.yaml"
-    print("the real KuaiRand-Pure comes from https://kuairand.com; `make demo DATA=<its data folder>` reads it")
-    if not data:
-        data, config = _GENERATED, "examples/generated.yaml"
-        _understudy("generate", "--out", data)
-    lake = ["--lake", options.lake]
-    _understudy("ingest", "--config", config, "--source", data, *lake)
+    lake = ["--lake", lake_uri]
+    _understudy("ingest", "--config", _CONFIG, "--source", data, *lake)
     made = []
     for day in _WINDOW_ENDS:
-        code = _understudy("run", "--config", config, *lake, "--window-end", day, fatal=False)
+        code = _understudy("run", "--config", _CONFIG, *lake, "--window-end", day, fatal=False)
         if code not in (0, 3):
             return code
         made.append(code)
-    later = _json("evaluate", "--release", _first(options.lake), *lake, "--from", _TEST_DAYS[0], "--to", _TEST_DAYS[1])
-    _tell(options.lake, later, time.monotonic() - started)
+    later = _json("evaluate", "--release", _first(lake_uri), *lake, "--from", _TEST_DAYS[0], "--to", _TEST_DAYS[1])
+    _tell(lake_uri, later, time.monotonic() - started)
     return max(made)
 
 
@@ -124,7 +114,3 @@ def _tell(lake: str, later: dict[str, Any], seconds: float) -> None:
     print(
         f"{seconds:.0f} s in all; the steps' own work is {own / seconds:.0%} of it (for runs that were made just now)"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,6 +14,7 @@ __all__ = ["cli", "main"]
 
 # command → module, and what `understudy --help` says of it
 _COMMANDS = {
+    "demo": ("demo", "Watch a ranker keep itself fresh for several weeks of a simulated feed."),
     "ingest": ("ingest", "Read raw logs into a lake."),
     "generate": ("ingest", "Write small logs with a planted signal, in KuaiRand's layout."),
     "collect": ("collect", "Take what a feed served, and what people saw and did, over HTTP."),

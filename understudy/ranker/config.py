@@ -18,6 +18,8 @@ class Ranker:
         id_dropout: share of ids that are replaced by "unknown" in training, so that an unknown
             id has a trained default.
         min_id_count: ids seen less often in training are "unknown".
+        position_term: whether each head has an additive term of the position; without one, what stood at
+            the top looks better than it is.
     """
 
     id_dimension: int = number(16, low=1, high=1024)
@@ -28,3 +30,4 @@ class Ranker:
     dropout: float = number(0.3, low=0, high=0.9)
     id_dropout: float = number(0.5, low=0, high=1)
     min_id_count: int = number(20, low=1)
+    position_term: bool = True

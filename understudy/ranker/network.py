@@ -52,8 +52,8 @@ class Attention(nn.Module):
         known_BT = age_s_BT >= 0
         scores_BT = scores_BT - self.age * torch.log1p(age_s_BT.clamp(min=0) / 3600)
         weights_BT = torch.softmax(torch.where(known_BT, scores_BT, -1e9), dim=1) * known_BT
-        attended: Tensor = (weights_BT[:, None, :] @ torch.cat([events_BTM, outcomes_BTH], dim=2))[:, 0]
-        return attended
+        attended = (weights_BT[:, None, :] @ part for part in (events_BTM, outcomes_BTH))
+        return torch.cat([part[:, 0] for part in attended], dim=1)
 
 
 class Network(nn.Module):
@@ -101,6 +101,8 @@ class Network(nn.Module):
         for cross in self.cross:
             x = cross(x0, x)
         logits: Tensor = self.out(torch.cat([x, self.dnn(x0)], dim=1))
+        if not self.config.position_term:
+            return logits
         position = feeds["position"]
         place = torch.where(torch.isnan(position), float(REFERENCE_POSITION), position)
         terms: Tensor = self.position(place.clamp(0, POSITIONS - 1).to(torch.int64))

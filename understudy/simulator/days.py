@@ -18,6 +18,9 @@ __all__ = ["Day", "Days", "world_of"]
 
 _SPAN_S = 3_600
 
+Before = Callable[[Requests], None]
+After = Callable[[Requests, Outcomes, int], None]  # with the number of rows that the log keeps
+
 
 @dataclass(frozen=True)
 class Day:
@@ -53,7 +56,11 @@ class Days:
         self.span_s = min(config.features.refresh_s() or _SPAN_S, _SPAN_S)
 
     def next(
-        self, ranker: Ranker, release: str | None = None, before: Callable[[Requests], None] = lambda _: None
+        self,
+        ranker: Ranker,
+        release: str | None = None,
+        before: Before = lambda _: None,
+        after: After = lambda *_: None,
     ) -> Day:
         """Let the next day happen and log it.
 
@@ -61,6 +68,7 @@ class Days:
             ranker: ranks the requests of an hour, with the features as of its last refresh.
             release: digest of the release that ranks, for the log.
             before: is shown each span's requests before they are answered.
+            after: is shown what came of them, with the features still as they were.
         """
         if self.begun:
             next_day(self.state, self.world)
@@ -72,7 +80,9 @@ class Days:
             before(span)
             share = self.config.logging.random_share
             outcomes.append(respond(self.state, self.world, span, ranker(span), share))
-            self.live.observe(feed.shown_of(self.config, self.world, span, outcomes[-1]))
+            shown = feed.shown_of(self.config, self.world, span, outcomes[-1])
+            after(span, outcomes[-1], len(shown.us))
+            self.live.observe(shown)
         done = Outcomes.join(outcomes)
         self.popularity.observe(done)
         name, rows = feed.day_of(self.world, self.state.day), None

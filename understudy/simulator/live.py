@@ -120,7 +120,11 @@ class Live:
         names = self.names
         hour = local_hour(pa.array(us).cast(schema.TIMESTAMP), self.inputs.time_zone)
         ids = (names.users[users][row], names.items[flat], names.creators[creators], names.topics[topics])
-        request = (names.surfaces[surfaces][row], names.hours[hour.astype(np.int64)][row], names.types[self.state.kind[flat]])
+        request = (
+            names.surfaces[surfaces][row],
+            names.hours[hour.astype(np.int64)][row],
+            names.types[self.state.kind[flat]],
+        )
         found["categorical"][:] = np.stack([*ids, *request], axis=1)
         found["numeric"][:, 0] = np.floor(self.state.born[flat])
         found["numeric"][:, 1] = np.floor(self.state.joined[users])[row]

@@ -49,6 +49,8 @@ def simulate(
         worth = float((outcomes.true @ WORTH)[outcomes.seen].sum() / max(requests, 1))
         rates = {action: float(outcomes.done[..., a][outcomes.seen].mean()) for a, action in enumerate(ACTIONS)}
         found.append({"day": day.name, "requests": requests, **day.rows, "worth_per_request": worth, "rates": rates})
-        progress(f"{day.name}: {requests} requests, {day.rows['impressions']} of {day.rows['served']} served items logged")
+        progress(
+            f"{day.name}: {requests} requests, {day.rows['impressions']} of {day.rows['served']} served items logged"
+        )
     feed.log_attributes(lake, config, going.state)
     return found

@@ -34,7 +34,7 @@ Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
 UTILITY = {"click": 1.0, "hide": -4.0, "save": 4.0}  # what an action is worth to the feed
-LOOKS = 0.86  # chance to look at the next slot
+LOOKS = 0.92  # chance to look at the next slot
 _DELAY_S = {"click": 20.0, "hide": 15.0, "save": 2_400.0}
 _SHARES = np.array([0.6, 0.15, 0.25])
 _DWELL_S = 14.0
@@ -108,6 +108,10 @@ class Outcomes:
     dwell_s: Floats
     true: Floats
     predicted: Floats
+
+    def take(self, at: npt.NDArray[np.int64]) -> "Outcomes":
+        """The outcomes of the requests at the given places."""
+        return Outcomes(**{one.name: getattr(self, one.name)[at] for one in fields(self)})
 
     @classmethod
     def join(cls, parts: "Sequence[Outcomes]") -> "Outcomes":

@@ -28,9 +28,11 @@ DIMENSIONS = 8
 _TASTE_KEPT = 0.95  # from one day to the next
 _NEW_FAVOURITE = 0.02  # share of users who turn to another topic, slowly, each day
 _TASTE_NOISE = 0.25
-_AFFINITY, _QUALITY, _TREND, _TYPE, _USER = 1.1, 0.6, 0.8, 0.4, 0.35
-_TOPIC_APPEAL, _CREATOR_EFFECT = 0.3, 0.4
-_TREND_PEAK_DAYS = 1.5
+_AFFINITY, _QUALITY, _TREND, _TYPE, _USER = 1.1, 0.45, 0.8, 0.4, 0.35
+_TOPIC_APPEAL, _CREATOR_EFFECT, _SURFACE_TYPE = 0.4, 0.5, 0.6
+_NOVELTY = 0.08  # log odds that a day of age costs, before the shift; after it, what has lasted gains as much
+_FASHION_KEPT = 0.97  # of what appeals to all, from one day to the next
+_TREND_PEAK_DAYS, _MIDDLE_AGE_DAYS = 1.5, 5.0
 _CLICK_BASE, _SAVE_BASE, _HIDE_BASE = -4.0, -2.3, -5.0
 _POSITION = 0.30
 _HEAVY_SHARE = 0.08
@@ -47,6 +49,7 @@ class State:
         topics: (T, D). appeal: (T,). surface_type: (surfaces, types). creators: (C,) topic of each.
         creator_effect: (C,).
         content: (I, D). quality, trend: (I,). topic, creator, kind: (I,). born: (I,) day, with its fraction.
+        novelty: log odds that a day of age costs.
     """
 
     day: int
@@ -68,6 +71,7 @@ class State:
     creator: Integers
     kind: Integers
     born: Floats
+    novelty: float
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def new_state(config: World) -> State:
         topic_of_user=np.empty((0, 3), np.int64),
         topics=topics,
         appeal=rng.normal(0, _TOPIC_APPEAL, config.topics),
-        surface_type=rng.normal(0, 0.3, (len(SURFACES), len(CONTENT_TYPES))),
+        surface_type=rng.normal(0, _SURFACE_TYPE, (len(SURFACES), len(CONTENT_TYPES))),
         creators=rng.integers(0, config.topics, config.creators),
         creator_effect=rng.normal(0, _CREATOR_EFFECT, config.creators),
         content=np.empty((0, DIMENSIONS)),
@@ -108,6 +112,7 @@ def new_state(config: World) -> State:
         creator=np.empty(0, np.int64),
         kind=np.empty(0, np.int64),
         born=np.empty(0),
+        novelty=_NOVELTY,
     )
     _join(state, config.users, rng, joined=-rng.exponential(60, config.users) - 7)
     for day in range(-config.item_life, 1):
@@ -146,6 +151,7 @@ def truth(
     age = np.maximum(time_days[:, None] - state.born[items], 0)
     trend = state.trend[items] * age / _TREND_PEAK_DAYS * np.exp(1 - age / _TREND_PEAK_DAYS)
     own = state.quality[items] + state.appeal[state.topic[items]] + state.creator_effect[state.creator[items]] + trend
+    own = own - state.novelty * (age - _MIDDLE_AGE_DAYS)
     tuned = np.take_along_axis(state.type_taste[users], kind, axis=1) + state.surface_type[surfaces[:, None], kind]
     hour = 0.15 * np.cos((time_days % 1 * 24 - 21) * 2 * np.pi / 24)
     z = _CLICK_BASE + _AFFINITY * affinity + own + tuned + (state.user_bias[users] + hour)[:, None]
@@ -179,6 +185,9 @@ def _drift(state: State, rng: np.random.Generator) -> None:
     mean = _mean_tastes(state.topics, state.topic_of_user)
     noise = rng.normal(0, _TASTE_NOISE * np.sqrt(1 - _TASTE_KEPT**2), state.taste.shape)
     state.taste = mean + _TASTE_KEPT * (state.taste - mean) + noise
+    for values, deviation in ((state.appeal, _TOPIC_APPEAL), (state.surface_type, _SURFACE_TYPE)):
+        change = rng.normal(0, deviation * np.sqrt(1 - _FASHION_KEPT**2), values.shape)
+        values[:] = _FASHION_KEPT * values + change
 
 
 def _mean_tastes(topics: Floats, favourites: Integers) -> Floats:
@@ -209,11 +218,14 @@ def _be_born(state: State, count: int, rng: np.random.Generator, day: int) -> No
 
 
 def _shift(state: State, config: World, rng: np.random.Generator) -> None:
-    """A share of the users turn to three other topics at once, and what appeals to all changes."""
+    """A share of the users turn to other topics and types at once; what appeals to all changes, and from new to lasting."""
     moved = np.flatnonzero(rng.random(len(state.taste)) < config.shift_share)
     state.topic_of_user[moved] = rng.integers(0, len(state.topics), (len(moved), 3))
     state.taste[moved] = _tastes(state.topics, state.topic_of_user[moved], rng)
+    state.type_taste[moved] = rng.normal(0, _TYPE, (len(moved), len(CONTENT_TYPES)))
     state.appeal = rng.normal(0, _TOPIC_APPEAL, len(state.topics))
+    state.surface_type = rng.normal(0, _SURFACE_TYPE, state.surface_type.shape)
+    state.novelty = -_NOVELTY
 
 
 def _sigmoid(z: Floats) -> Floats:
