@@ -134,6 +134,7 @@ class Lake:
                 os.link(temporary, target)
             except FileExistsError:
                 return False
+            _sync(os.path.dirname(target))
         return True
 
     def create_json(self, path: str, value: Any) -> bool:
@@ -151,10 +152,12 @@ class Lake:
             return True
         with self._whole(target) as temporary:
             shutil.copyfile(source, temporary)
+            _sync(temporary)
             try:
                 os.link(temporary, target)
             except FileExistsError:
                 return False
+            _sync(os.path.dirname(target))
         return True
 
     def replace(self, path: str, data: bytes) -> None:
@@ -221,6 +224,15 @@ class Lake:
         except OSError as error:
             raise no_space(error, target) from error
         return rows
+
+
+def _sync(path: str) -> None:
+    """Write a file, or the names in a folder, through to the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def no_space(error: OSError, target: str) -> Exception:
