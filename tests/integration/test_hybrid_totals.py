@@ -48,14 +48,16 @@ def world() -> pd.DataFrame:
 
 
 def served(part: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    for request, rows in part.groupby("request_id", sort=False):
-        first = rows.iloc[0]
-        p = [*rows["p"], *[0.5] * (ITEMS - SEEN)]
-        items = [{"item_id": f"i{place}", "position": place, "p": {"click": p[place]}} for place in range(ITEMS)]
-        yield {"kind": "served", "request_id": request, "user_id": first["user"], "at": START_US, "items": items} | {
-            "candidate_count": 50,
-            "surface": first["surface"],
-        }
+    """One event per request; its rows stand together. Its last items are never on screen."""
+    firsts = part.iloc[::SEEN]
+    p = part["p"].to_numpy().reshape(-1, SEEN).tolist()
+    for request, user, surface, shown in zip(firsts["request_id"], firsts["user"], firsts["surface"], p, strict=True):
+        items = [
+            {"item_id": f"i{place}", "position": place, "p": {"click": (shown + [0.5] * ITEMS)[place]}}
+            for place in range(ITEMS)
+        ]
+        whole = {"kind": "served", "request_id": request, "user_id": user, "at": START_US, "items": items}
+        yield {**whole, "candidate_count": 50, "surface": surface}
 
 
 def seen(part: pd.DataFrame) -> list[dict[str, Any]]:

@@ -143,7 +143,7 @@ def _token(path: str | None) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     from understudy.errors import BadInput
 
-    listening = socket.socket()
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))

@@ -89,6 +89,7 @@ class Batch:
         digest: of the events as they were sent.
         events: in their order; None where one is malformed.
         refused: why those are.
+        size: bytes that it came in.
     """
 
     batch_id: str
@@ -96,6 +97,7 @@ class Batch:
     digest: bytes
     events: list[Event | None]
     refused: list[Refused]
+    size: int
 
 
 class _Envelope(Struct, forbid_unknown_fields=True):
@@ -124,7 +126,7 @@ def decode(body: bytes) -> Batch:
         raw = _RAW_EVENTS.decode(envelope.events)
         events = [_event(index, one, refused) for index, one in enumerate(raw)]
     digest = hashlib.blake2b(envelope.events, digest_size=16).digest()
-    return Batch(envelope.batch_id, envelope.sent_at, digest, events, refused)
+    return Batch(envelope.batch_id, envelope.sent_at, digest, events, refused, len(body))
 
 
 def _event(index: int, raw: msgspec.Raw, refused: list[Refused]) -> Event | None:

@@ -20,7 +20,7 @@ from understudy.logs.metrics import Metrics
 
 __all__ = ["Intake", "Limits"]
 
-_GROUP = 64  # batches in one transaction
+_GROUP, _GROUP_BYTES = 64, 4 << 20  # batches in one transaction, and their bytes
 _STORES = (sqlite3.Error, OSError, Unavailable)  # another batch would fare no better
 
 
@@ -100,14 +100,23 @@ class Intake:
 
     def _write(self) -> None:
         while True:
-            group = [self.queue.get()]
-            while len(group) < _GROUP and not self.queue.empty():
-                group.append(self.queue.get())
-            batches = [one for one in group if one is not None]
-            if batches:
-                self._settle(batches, self._take(batches))
-            if len(batches) < len(group):
+            group, more = self._next()
+            if group:
+                self._settle(group, self._take(group))
+            if not more:
                 return
+
+    def _next(self) -> tuple[list[_Waiting], bool]:
+        """What waits, as much as one transaction takes, and whether more may come."""
+        group: list[_Waiting] = []
+        size = 0
+        while not group or (len(group) < _GROUP and size < _GROUP_BYTES and not self.queue.empty()):
+            one = self.queue.get()
+            if one is None:
+                return group, False
+            group.append(one)
+            size += one.batch.size
+        return group, True
 
     def _take(self, group: list[_Waiting]) -> list[bytes | Exception]:
         """Answers of a group; a batch that can't be written does not harm its neighbours."""
