@@ -103,8 +103,10 @@ def throughput(folder: Path, *, seconds: float, connections: int, requests: int)
     written, used_s = _lake_rows(folder), _cpu_s(process.pid) - used_s
     for one in clients:
         one.join()
+    stopped = time.monotonic()
     process.terminate()
     process.wait(120)
+    rest_s = time.monotonic() - stopped
     accepted, refused = sum(one[0] for one in found), sum(one[1] for one in found)
     assert refused == 0, f"{refused} events were refused"
     taken_s = np.concatenate([one[4] for one in found])
@@ -116,6 +118,7 @@ def throughput(folder: Path, *, seconds: float, connections: int, requests: int)
         "batches": len(taken_s),
         "cpu_us": used_s / accepted * 1e6,
         "in_lake": written / max(1, _lake_rows(folder)),
+        "rest_s": rest_s,
     }
 
 
@@ -171,7 +174,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="understudy-bench-") as name:
         found = throughput(Path(name), seconds=given.seconds, connections=given.connections, requests=given.requests)
     row = [f"{found[key]:,.0f}" for key in ("events", "batches", "events_per_s")]
-    row += [f"{found[key]:.1f}" for key in ("p50_ms", "p99_ms", "cpu_us")] + [f"{found['in_lake']:.0%}"]
+    row += [f"{found[key]:.1f}" for key in ("p50_ms", "p99_ms", "cpu_us")] + [
+        f"{found['in_lake']:.0%}, then {found['rest_s']:.1f} s"
+    ]
     columns = [
         "events",
         "batches",
