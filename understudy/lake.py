@@ -130,12 +130,7 @@ class Lake:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-            _sync(os.path.dirname(target))
-        return True
+            return self._link(temporary, target)
 
     def create_json(self, path: str, value: Any) -> bool:
         """``create`` of a value as JSON text."""
@@ -153,12 +148,7 @@ class Lake:
         with self._whole(target) as temporary:
             shutil.copyfile(source, temporary)
             _sync(temporary)
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-            _sync(os.path.dirname(target))
-        return True
+            return self._link(temporary, target)
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file whole, over one that exists: for content that any writer may renew."""
@@ -183,6 +173,19 @@ class Lake:
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
+
+    def _link(self, temporary: str, target: str) -> bool:
+        """Give a file its name, through to the disk. False where the name exists already."""
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            folder = os.path.dirname(target)
+            while len(folder) >= max(2, len(self.root)):
+                _sync(folder)
+                folder = os.path.dirname(folder)
+        return True
 
     def remove(self, *parts: str) -> None:
         """Remove a file or a folder with all below it; nothing where there is none."""

@@ -85,6 +85,7 @@ class Journal:
             self.db.execute("COMMIT")
         except BaseException:
             self.contexts.forget_recent()
+            self.refused.clear()
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
             raise
