@@ -40,6 +40,7 @@ test-all: lint ## every test
 bench: install ## the comparisons behind the README's numbers (DATA=)
 	$(BIN)/python benchmarks/refresh.py --data "$(DATA)"
 	$(BIN)/python benchmarks/trees.py --data "$(DATA)"
+	$(BIN)/python benchmarks/collector.py
 
 .PHONY: lock
 lock: install ## resolve the exact versions of every role anew (needs uv)

@@ -13,3 +13,4 @@ lock spark --constraint requirements/local.txt --extra spark
 lock tools --constraint requirements/local.txt --extra tools
 lock train --constraint requirements/local.txt --extra train
 lock pipeline --constraint requirements/local.txt --extra pipeline
+lock collect --constraint requirements/local.txt --extra collect

@@ -130,11 +130,7 @@ class Lake:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-        return True
+            return self._link(temporary, target)
 
     def create_json(self, path: str, value: Any) -> bool:
         """``create`` of a value as JSON text."""
@@ -151,11 +147,8 @@ class Lake:
             return True
         with self._whole(target) as temporary:
             shutil.copyfile(source, temporary)
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-        return True
+            _sync(temporary)
+            return self._link(temporary, target)
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file whole, over one that exists: for content that any writer may renew."""
@@ -180,6 +173,19 @@ class Lake:
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
+
+    def _link(self, temporary: str, target: str) -> bool:
+        """Give a file its name, through to the disk. False where the name exists already."""
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            folder = os.path.dirname(target)
+            while len(folder) >= max(2, len(self.root)):
+                _sync(folder)
+                folder = os.path.dirname(folder)
+        return True
 
     def remove(self, *parts: str) -> None:
         """Remove a file or a folder with all below it; nothing where there is none."""
@@ -221,6 +227,15 @@ class Lake:
         except OSError as error:
             raise no_space(error, target) from error
         return rows
+
+
+def _sync(path: str) -> None:
+    """Write a file, or the names in a folder, through to the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def no_space(error: OSError, target: str) -> Exception:

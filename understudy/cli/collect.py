@@ -3,7 +3,9 @@
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +15,7 @@ __all__ = ["collect"]
 
 _TOKEN = "UNDERSTUDY_COLLECT_TOKEN"
 _LEAST_TOKEN = 16
+_BACKLOG = 1_024
 
 
 @click.command()
@@ -49,13 +52,11 @@ def collect(
         {"kind": "seen", "request_id": "r1", "item_id": "i1", "at": 1767600000000000},
         {"kind": "action", "request_id": "r1", "item_id": "i1", "action": "click", "at": 1767600000000000}]}'
     """
-    import uvicorn
-
     from understudy.config import load
     from understudy.errors import BadInput
-    from understudy.lake import Lake
-    from understudy.logs.collector import Limits, collector
+    from understudy.logs.collector import collector
     from understudy.logs.flush import flush
+    from understudy.logs.intake import Limits
     from understudy.logs.journal import Journal
     from understudy.section import duration_s
 
@@ -64,24 +65,66 @@ def collect(
     if logging is None:
         raise BadInput(f"configuration {config}: expected the key logging, found none; see examples/collector.yaml")
     token = _token(token_file)
-    opened = Lake.open_or_create(lake)
+    opened = _lake(lake)
     path = Path(state or "collector.db")
     keep_s = duration_s(loaded.labels.attribution_window) + duration_s(logging.lateness)
 
     def open_journal() -> Journal:
         return Journal(path, logging, keep_s=keep_s, redis_url=redis)
 
-    try:
-        open_journal().close()
-    except Exception as error:
-        raise BadInput(f"--state {path}, --redis {redis}: expected stores that open, found: {error}") from error
-    app = collector(
-        open_journal, lambda journal: flush(journal, opened, loaded), token, flush_s=flush_s, limits=Limits()
+    _check_stores(open_journal, path, redis)
+    limits = Limits()
+    app = collector(open_journal, lambda journal: flush(journal, opened, loaded), token, flush_s=flush_s, limits=limits)
+    _serve(app, _listen(host, port), limits)
+
+
+def _serve(app: Any, listening: socket.socket, limits: Any) -> None:
+    import gc
+
+    import uvicorn
+
+    from understudy.logs.protocol import guarded
+
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # events make no cycles; looking for some costs a third of the time
+
+    host, port = listening.getsockname()[:2]
+    print(f"collect: listening on http://{host}:{port}", file=sys.stderr, flush=True)
+    settings = uvicorn.Config(
+        app,
+        http=guarded(limits),
+        ws="none",
+        log_level="error",
+        access_log=False,
+        limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=10,
     )
-    listening = _listen(host, port)
-    print(f"collect: listening on http://{host}:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
-    settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
     uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _lake(uri: str) -> Any:
+    from understudy.errors import BadInput
+    from understudy.lake import Lake
+
+    try:
+        return Lake.open_or_create(uri)
+    except OSError as error:
+        raise BadInput(f"--lake {uri}: expected a folder to write to, found: {error.strerror or error}") from error
+
+
+def _check_stores(open_journal: Callable[[], Any], path: Path, redis: str | None) -> None:
+    """Stores open, and the journal is this process's own until it ends."""
+    from understudy.errors import BadInput
+    from understudy.logs.journal import hold
+
+    where = f"--state {path}" + (f", --redis {redis}" if redis else "")
+    try:
+        hold(path)
+        open_journal().close()
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{where}: expected stores that open, found: {' '.join(str(error).split())}") from error
 
 
 def _token(path: str | None) -> str:
@@ -100,10 +143,11 @@ def _token(path: str | None) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     from understudy.errors import BadInput
 
-    listening = socket.socket()
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(_BACKLOG)
     except OSError as error:
         raise BadInput(f"--host {host} --port {port}: expected a free address, found: {error.strerror}") from error
     return listening

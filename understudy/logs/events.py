@@ -5,33 +5,24 @@ ids only. All times are microseconds since 1970 on the sender's clock; a batch s
 that same clock, so a wrong one is corrected.
 """
 
+import hashlib
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
-__all__ = [
-    "Action",
-    "Answer",
-    "Batch",
-    "Event",
-    "Item",
-    "Refused",
-    "Seen",
-    "Served",
-    "corrected_us",
-    "decode",
-    "events_of",
-]
+__all__ = ["Action", "Answer", "Batch", "Event", "Item", "Refused", "Seen", "Served", "corrected_us", "decode"]
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Micros = Annotated[int, Meta(ge=0, le=4_102_444_800_000_000)]  # to the year 2100
 Share = Annotated[float, Meta(ge=0, le=1)]
 Place = Annotated[int, Meta(ge=0, le=1_000_000)]
+Value = Annotated[float, Meta(ge=-1e300, le=1e300)]  # finite
 
 
-class Item(Struct, forbid_unknown_fields=True):
+class Item(Struct, forbid_unknown_fields=True, gc=False):
     """A served candidate: its place from 0, and the probability per head that the release predicted."""
 
     item_id: Id
@@ -40,7 +31,7 @@ class Item(Struct, forbid_unknown_fields=True):
     propensity: Share | None = None
 
 
-class Served(Struct, forbid_unknown_fields=True, tag_field="kind", tag="served"):
+class Served(Struct, forbid_unknown_fields=True, tag_field="kind", tag="served", gc=False):
     """What a request was answered with, and by whom."""
 
     request_id: Id
@@ -54,7 +45,7 @@ class Served(Struct, forbid_unknown_fields=True, tag_field="kind", tag="served")
     bucket: Annotated[int, Meta(ge=0, le=99)] | None = None
 
 
-class Seen(Struct, forbid_unknown_fields=True, tag_field="kind", tag="seen"):
+class Seen(Struct, forbid_unknown_fields=True, tag_field="kind", tag="seen", gc=False):
     """An item came on screen."""
 
     request_id: Id
@@ -62,64 +53,89 @@ class Seen(Struct, forbid_unknown_fields=True, tag_field="kind", tag="seen"):
     at: Micros
 
 
-class Action(Struct, forbid_unknown_fields=True, tag_field="kind", tag="action"):
+class Action(Struct, forbid_unknown_fields=True, tag_field="kind", tag="action", gc=False):
     """Somebody did something with an item; ``value``: 1, or seconds, or what the product measures."""
 
     request_id: Id
     item_id: Id
     action: Name
     at: Micros
-    value: float = 1.0
+    value: Value = 1.0
 
 
 Event = Served | Seen | Action
 
 
-class Batch(Struct, forbid_unknown_fields=True):
-    """What one client sends at once. The same ``batch_id`` again changes nothing."""
-
-    batch_id: Id
-    sent_at: Micros
-    events: list[msgspec.Raw]
-
-
 class Refused(Struct):
-    """An event that was not taken, by its place in the batch, and why."""
+    """An event that was not taken, by its place in the batch, and why; ``cause`` is for counting."""
 
     index: int
     reason: str
+    cause: str = "form"
 
 
 class Answer(Struct):
     """How many events are durable, and which were refused."""
 
     accepted: int
+    refused: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one client sends at once. The same ``batch_id`` with the same events again changes nothing.
+
+    Args:
+        digest: of the events as they were sent.
+        events: in their order; None where one is malformed.
+        refused: why those are.
+        size: bytes that it came in.
+    """
+
+    batch_id: str
+    sent_at: int
+    digest: bytes
+    events: list[Event | None]
     refused: list[Refused]
+    size: int
 
 
-_BATCH = msgspec.json.Decoder(Batch)
+class _Envelope(Struct, forbid_unknown_fields=True):
+    batch_id: Id
+    sent_at: Micros
+    events: msgspec.Raw
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+_EVENTS: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[Event])
+_RAW_EVENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _EVENT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Event)
 
 
 def decode(body: bytes) -> Batch:
-    """A batch whose events are not looked at yet.
+    """A batch; a malformed event does not harm its neighbours.
 
     Raises:
-        msgspec.DecodeError: the body is no such JSON.
+        msgspec.DecodeError, UnicodeDecodeError: the body is no batch.
     """
-    return _BATCH.decode(body)
+    envelope = _ENVELOPE.decode(body)
+    refused: list[Refused] = []
+    try:
+        events = _EVENTS.decode(envelope.events)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raw = _RAW_EVENTS.decode(envelope.events)
+        events = [_event(index, one, refused) for index, one in enumerate(raw)]
+    digest = hashlib.blake2b(envelope.events, digest_size=16).digest()
+    return Batch(envelope.batch_id, envelope.sent_at, digest, events, refused, len(body))
 
 
-def events_of(batch: Batch) -> tuple[list[tuple[int, Event]], list[Refused]]:
-    """Events with their places, and those that are none. A bad event does not harm its neighbours."""
-    good: list[tuple[int, Event]] = []
-    refused = []
-    for index, raw in enumerate(batch.events):
-        try:
-            good.append((index, _EVENT.decode(raw)))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            refused.append(Refused(index, str(error)[:200]))
-    return good, refused
+def _event(index: int, raw: msgspec.Raw, refused: list[Refused]) -> Event | None:
+    try:
+        found: Event = _EVENT.decode(raw)
+        return found
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        refused.append(Refused(index, str(error)[:200]))
+        return None
 
 
 def corrected_us(at: int, sent_at: int, received_us: int, served_us: int = 0) -> int:

@@ -24,7 +24,7 @@ from understudy.snapshot import ALL_DAYS, SEGMENTS, Snapshot
 
 __all__ = ["write_attributes", "write_segments"]
 
-_HOUR_US = 3_600_000_000
+_QUARTER_US = 900_000_000  # offsets of time zones are multiples of a quarter of an hour
 _TRIES = 5
 
 
@@ -36,35 +36,37 @@ def write_segments(lake: Lake, heads: tuple[str, ...], time_zone: str, impressio
     """
     zone = zoneinfo.ZoneInfo(time_zone)
     tables = {"impressions": impressions, "actions": actions}
-    hours = {name: _hours(table) for name, table in tables.items()}
+    hours = {name: _hours(table, zone) for name, table in tables.items()}
     found = np.unique(np.concatenate(list(hours.values())))
     for hour in found:
-        at = datetime.datetime.fromtimestamp(int(hour) * 3600, zone)
         parts = {
             name: table.select(schema.arrow_schema(name, heads).names)
             .filter(pa.array(hours[name] == hour))
             .sort_by([("ts", "ascending"), ("row_key", "ascending")])
             for name, table in tables.items()
         }
-        _write(lake, heads, at, parts)
+        _write(lake, heads, str(hour), parts)
     return len(found)
 
 
-def _hours(table: pa.Table) -> Any:
-    return table["ts"].cast(pa.int64()).to_numpy() // _HOUR_US
+def _hours(table: pa.Table, zone: zoneinfo.ZoneInfo) -> Any:
+    """The local day and hour of each row, such as ``2022-05-01T18``."""
+    quarters, places = np.unique(table["ts"].cast(pa.int64()).to_numpy() // _QUARTER_US, return_inverse=True)
+    names = [f"{datetime.datetime.fromtimestamp(int(q) * 900, zone):%Y-%m-%dT%H}" for q in quarters]
+    return np.array(names, dtype="<U13")[places]
 
 
-def _write(lake: Lake, heads: tuple[str, ...], at: datetime.datetime, parts: dict[str, pa.Table]) -> None:
+def _write(lake: Lake, heads: tuple[str, ...], hour: str, parts: dict[str, pa.Table]) -> None:
     entries: dict[str, dict[str, Any]] = {}
     for name, table in parts.items():
         if not table.num_rows:
             continue
-        entry = _put(lake, name, f"{at:%Y-%m-%d}/{at:%H}-", table.cast(schema.arrow_schema(name, heads)))
+        entry = _put(lake, name, f"{hour.replace('T', '/')}-", table.cast(schema.arrow_schema(name, heads)))
         if name == "actions":
             entry["actions"] = {h: int(pc.sum(pc.equal(table["action"], h)).as_py() or 0) for h in heads}
         entries[name] = entry
     digest = hashlib.sha256("".join(entry["sha256"] for entry in entries.values()).encode()).hexdigest()
-    lake.create_json(f"{SEGMENTS}/{at:%Y-%m-%dT%H}-{digest[:16]}.json", {"heads": list(heads), "tables": entries})
+    lake.create_json(f"{SEGMENTS}/{hour}-{digest[:16]}.json", {"heads": list(heads), "tables": entries})
 
 
 def write_attributes(lake: Lake, heads: tuple[str, ...], tables: dict[str, pa.Table]) -> None:
