@@ -13,7 +13,7 @@ import posixpath
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import fsspec
@@ -184,8 +184,9 @@ class Lake:
     def remove(self, *parts: str) -> None:
         """Remove a file or a folder with all below it; nothing where there is none."""
         path = self.path(*parts)
-        if self.fs.exists(path):
-            self.fs.rm(path, recursive=True)
+        with suppress(FileNotFoundError):  # another process may remove it at the same time
+            if self.fs.exists(path):
+                self.fs.rm(path, recursive=True)
 
     def digest(self, *parts: str) -> str:
         """SHA-256 of a file."""
