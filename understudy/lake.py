@@ -58,6 +58,8 @@ class Lake:
     def open_or_create(cls, uri: str) -> "Lake":
         """Open a lake, or make an empty one."""
         lake = cls(uri)
+        if lake.fs.isfile(lake.root):
+            raise BadInput(f"lake {uri}: expected a folder, found a file; correct --lake")
         if not lake.exists(_MARKER):
             lake.create_json(_MARKER, {"schema_version": SCHEMA_VERSION})
         lake._check_version(uri)
@@ -66,7 +68,7 @@ class Lake:
     def _check_version(self, uri: str) -> None:
         try:
             version = self.read_json(_MARKER)["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (BadInput, KeyError, TypeError) as error:
             raise BadInput(
                 f"lake {uri}: expected {_MARKER} to hold a schema_version, found something else; "
                 "restore that file, or ingest into a new lake"
@@ -114,7 +116,17 @@ class Lake:
         return data if isinstance(data, bytes) else bytes(data)
 
     def read_json(self, *parts: str) -> Any:
-        return json.loads(self.read_bytes(*parts))
+        """A file's JSON.
+
+        Raises:
+            BadInput: it is none; every writer writes whole files, so it was changed.
+        """
+        try:
+            return json.loads(self.read_bytes(*parts))
+        except ValueError as error:
+            raise BadInput(
+                f"{self.path(*parts)}: expected JSON, found a damaged file; restore it from a copy"
+            ) from error
 
     def create(self, path: str, data: bytes) -> bool:
         """Create a file whole. False where it exists already: then nothing has changed."""
@@ -171,12 +183,12 @@ class Lake:
     @contextmanager
     def _whole(self, target: str) -> Iterator[str]:
         """A temporary name beside ``target`` that is gone afterwards, whatever happens."""
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         temporary = os.path.join(os.path.dirname(target), f".{uuid.uuid4().hex}.tmp")
         try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             yield temporary
         except OSError as error:
-            raise no_space(error, target) from error
+            raise unwritable(error, target) from error
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
@@ -220,17 +232,22 @@ class Lake:
                     out.write_batch(batch)
                     rows += batch.num_rows
         except OSError as error:
-            raise no_space(error, target) from error
+            raise unwritable(error, target) from error
         return rows
 
 
-def no_space(error: OSError, target: str) -> Exception:
-    """A full disk is the user's to mend; any other failure stays what it is."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    return BadInput(
-        f"{target}: expected room to write, found a full disk; free some space, then give the same command again"
-    )
+def unwritable(error: OSError, target: str) -> Exception:
+    """A full disk or a missing permission is the user's to mend; any other failure stays what it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BadInput(
+            f"{target}: expected room to write, found a full disk; free some space, then give the same command again"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return BadInput(
+            f"{target}: expected a place to write, found: {os.strerror(error.errno).lower()}; "
+            "correct the path or its permissions"
+        )
+    return error
 
 
 def file_digest(file: Any) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 from understudy.config import Config
 from understudy.errors import BadInput
 from understudy.features.views import PROFILES, VIEWS
-from understudy.lake import Lake, no_space
+from understudy.lake import Lake, unwritable
 from understudy.runs import Plan, Run
 from understudy.section import canonical_json
 from understudy.snapshot import Snapshot
@@ -119,10 +119,12 @@ def _materialise(lake: Lake, run: Run, start: datetime.datetime) -> None:
     folder = Path(lake.path("features"))
     try:
         _write(repository, lake, run, folder, start)
-    except (OSError, sqlite3.OperationalError) as error:
-        if "full" not in str(error) and getattr(error, "errno", 0) != errno.ENOSPC:
+    except OSError as error:
+        raise unwritable(error, str(folder)) from error
+    except sqlite3.OperationalError as error:
+        if "full" not in str(error):
             raise
-        raise no_space(OSError(errno.ENOSPC, str(error)), str(folder)) from error
+        raise unwritable(OSError(errno.ENOSPC, str(error)), str(folder)) from error
 
 
 def _write(repository: Any, lake: Lake, run: Run, folder: Path, start: datetime.datetime) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from understudy import __version__, schema
 from understudy.errors import BadInput, GateFailed, UnderstudyError, first_line
-from understudy.lake import Lake, no_space
+from understudy.lake import Lake, unwritable
 from understudy.runs.plan import Plan
 from understudy.runs.record import Run, Verdict
 from understudy.section import canonical_json
@@ -62,9 +62,23 @@ class Step:
 
     def dataset(self, step: str, table: str) -> Any:
         """A predecessor's table, checked against its declaration."""
-        dataset = self.lake.dataset(self.run.table_path(step, table))
+        path = self.run.table_path(step, table)
+        dataset = self.lake.dataset(path)
+        self._complete(step, table, path)
         schema.check(table, _without_day(dataset.schema), self.plan.heads)
         return dataset
+
+    def _complete(self, step: str, table: str, path: str) -> None:
+        """A file that was removed would be rows lost in silence."""
+        manifest = self.run.manifest(step)
+        assert manifest is not None, "the table's path came from it"
+        committed = {file["name"] for file in manifest["tables"][table]["files"]}
+        missing = sorted(committed - set(self.lake.files(path)))
+        if missing:
+            raise BadInput(
+                f"{self.lake.path(path, missing[0])}: expected the file that step {step} committed, found none; "
+                "restore it from a copy, or start a fresh run with `understudy run --again`"
+            )
 
     def table_uri(self, step: str, table: str) -> str:
         """A predecessor's table as Spark reads it, checked against its declaration."""
@@ -213,7 +227,7 @@ def _attempt(lake: Lake, run: Run, plan: Plan, name: str, key: str, body: Callab
         committed = run.manifest(name)
         if committed is not None and isinstance(error, Exception):
             return committed  # too late, and it may have lost its attempt to the winner
-        raise no_space(error, lake.path(step.attempt)) if isinstance(error, OSError) else error
+        raise unwritable(error, lake.path(step.attempt)) if isinstance(error, OSError) else error
     if won:
         return manifest
     lake.remove(step.attempt)
