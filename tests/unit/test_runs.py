@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from understudy import releases
+from understudy import releases, schema
 from understudy.config import Config
 from understudy.errors import BadInput, GateFailed, UnderstudyError
 from understudy.lake import Lake
@@ -134,6 +134,31 @@ def test_attempts_of_killed_processes_are_removed_when_the_step_is_committed(pla
     (folder / "attempt-killed" / "examples").mkdir(parents=True)
     commit(lake, run_id, "a", [])
     assert [path.name for path in folder.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("file", ["plan.json", "steps/a/manifest.json"])
+def test_a_damaged_record_is_named(planned: tuple[str, str], file: str) -> None:
+    lake, run_id = planned
+    commit(lake, run_id, "a", [])
+    path = Path(lake, "runs", run_id, file)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(BadInput, match=f"{file}: expected JSON, found a damaged file"):
+        commit(lake, run_id, "b", ["a"])
+
+
+def test_a_table_that_lost_a_file_is_refused(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+    fields = schema.arrow_schema("users", ())
+
+    def write(step: Step) -> Outcome:
+        for name in ("1", "2"):
+            step.lake.write_table(f"{step.table('users')}/{name}.parquet", fields.empty_table(), fields)
+        return Outcome(tables=["users"])
+
+    manifest = execute(lake, run_id, "a", "{}", write, needs=[])
+    Path(lake, manifest["tables"]["users"]["path"], "2.parquet").unlink()
+    with pytest.raises(BadInput, match=r"2\.parquet: expected the file that step a committed, found none"):
+        execute(lake, run_id, "b", "{}", lambda step: step.dataset("a", "users"), needs=["a"])
 
 
 def test_a_step_waits_for_its_predecessors(planned: tuple[str, str]) -> None:

@@ -108,6 +108,8 @@ def _parquet_columns(path: Path) -> tuple[str, ...]:
 
     try:
         return tuple(pq.read_schema(path).names)
+    except PermissionError as error:
+        raise BadInput(f"{path}: expected a readable file, found: {error.strerror}; correct it") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInput(f"{path}: expected a Parquet file, found something else; fetch it again") from error
 
