@@ -20,6 +20,7 @@ from understudy.runs.planning import draft_plan
 __all__ = ["run_pipeline"]
 
 _LOG = "pipeline.log"
+_KINDS = {BadInput.exit_code: BadInput, GateFailed.exit_code: GateFailed}
 _ERROR = re.compile(r"(\w+): error (\d): (.*)")
 
 
@@ -37,6 +38,9 @@ def run_pipeline(config: Config, lake_uri: str, window_end: str | None = None, a
     plan = draft_plan(lake, config, window_end, again=again)
     run = Run(lake, plan.run_id)
     if run.has_plan() and run.status() == "released":
+        from understudy.report.step import write
+
+        write(lake_uri, run.id)  # a run that was killed after its release has no page, or an old one
         return run.id
     log = Path(lake.path(run.folder, _LOG)) if lake.is_local else None
     started = _now()
@@ -81,10 +85,9 @@ def _explain(run: Run, log: Path | None, started: str, said: tuple[int, str] | N
             f"`understudy runs show {run.id}` tells more"
         )
     if error is not None and error["at"] >= started:
-        kind = BadInput if error["exit_code"] == BadInput.exit_code else UnderstudyError
-        return kind(f"{error['step']}: {error['error']}")
+        return _KINDS.get(error["exit_code"], UnderstudyError)(f"{error['step']}: {error['error']}")
     if said is not None:
-        return (BadInput if said[0] == BadInput.exit_code else UnderstudyError)(said[1])
+        return _KINDS.get(said[0], UnderstudyError)(said[1])
     where = f"; see {log}" if log else ""
     return UnderstudyError(f"run {run.id}: expected every step to end, found one that did not say why{where}")
 

@@ -12,7 +12,7 @@ import yaml
 
 from understudy.calibration.config import Calibration
 from understudy.drift.config import Drift
-from understudy.errors import BadInput
+from understudy.errors import BadInput, first_line
 from understudy.evaluation.config import Evaluation
 from understudy.features.config import Features
 from understudy.logs.config import Labels, Logging, Source
@@ -25,6 +25,8 @@ from understudy.training.config import Training
 __all__ = ["Config", "Window", "load"]
 
 _MAX_BYTES = 1 << 20
+_MAX_VALUES = 100_000
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 @section
@@ -113,17 +115,60 @@ def load(path: str | Path) -> Config:
             f"configuration {path}: expected at most {_MAX_BYTES} bytes, found {len(data)}; correct --config"
         )
     try:
-        value = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        value = yaml.load(data, _Strict)
+        size = _size(value, {})
+    except (RecursionError, ValueError) as error:
+        raise BadInput(
+            f"configuration {path}: expected plain nested keys, found {first_line(error)}; write it out"
+        ) from error
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not text"
+        problem = (getattr(error, "problem", None) or "not text").removeprefix("found ")
         raise BadInput(f"configuration {path}{where}: expected YAML, found {problem}; mend that line") from error
+    if size > _MAX_VALUES:
+        raise BadInput(
+            f"configuration {path}: expected at most {_MAX_VALUES} values, found {size}, its YAML aliases written out; "
+            "remove some"
+        )
     if not isinstance(value, dict):
         raise BadInput(
             f"configuration {path}: expected keys such as source, found {type(value).__name__}; see examples/"
         )
     return parse(value, str(path))
+
+
+class _Strict(yaml.SafeLoader):
+    """Safe YAML in which a key may stand only once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        known = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key.value, str) else id(key)
+            if key.tag != _MERGE and name in known:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} twice", key.start_mark)
+            known.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values there are when aliases are written out.
+
+    Args:
+        known: identity → size of what was counted; 0 while it is being counted.
+
+    Raises:
+        ValueError: a value contains itself.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(part, known) for part in parts)
+    if not known[id(value)]:
+        raise ValueError("a value that contains itself")
+    return known[id(value)]
 
 
 def parse(value: dict[str, Any], where: str) -> Config:
@@ -148,6 +193,6 @@ def _explain(error: Any) -> str:
             return f"{at}: expected a value, found none; add the key"
         case "value_error":
             message = error["msg"].removeprefix("Value error, ")
-            return f"{at}.{message}" if at else message
+            return f"{at}{': ' if message.startswith('expected') else '.'}{message}" if at else message
         case _:
             return f"{at}: {error['msg'].lower()}, found {found}; correct the value"

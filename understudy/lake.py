@@ -13,7 +13,7 @@ import posixpath
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import fsspec
@@ -58,6 +58,8 @@ class Lake:
     def open_or_create(cls, uri: str) -> "Lake":
         """Open a lake, or make an empty one."""
         lake = cls(uri)
+        if lake.fs.isfile(lake.root):
+            raise BadInput(f"lake {uri}: expected a folder, found a file; correct --lake")
         if not lake.exists(_MARKER):
             lake.create_json(_MARKER, {"schema_version": SCHEMA_VERSION})
         lake._check_version(uri)
@@ -66,7 +68,7 @@ class Lake:
     def _check_version(self, uri: str) -> None:
         try:
             version = self.read_json(_MARKER)["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (BadInput, KeyError, TypeError) as error:
             raise BadInput(
                 f"lake {uri}: expected {_MARKER} to hold a schema_version, found something else; "
                 "restore that file, or ingest into a new lake"
@@ -114,7 +116,17 @@ class Lake:
         return data if isinstance(data, bytes) else bytes(data)
 
     def read_json(self, *parts: str) -> Any:
-        return json.loads(self.read_bytes(*parts))
+        """A file's JSON.
+
+        Raises:
+            BadInput: it is none; every writer writes whole files, so it was changed.
+        """
+        try:
+            return json.loads(self.read_bytes(*parts))
+        except ValueError as error:
+            raise BadInput(
+                f"{self.path(*parts)}: expected JSON, found a damaged file; restore it from a copy"
+            ) from error
 
     def create(self, path: str, data: bytes) -> bool:
         """Create a file whole. False where it exists already: then nothing has changed."""
@@ -164,12 +176,12 @@ class Lake:
     @contextmanager
     def _whole(self, target: str) -> Iterator[str]:
         """A temporary name beside ``target`` that is gone afterwards, whatever happens."""
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         temporary = os.path.join(os.path.dirname(target), f".{uuid.uuid4().hex}.tmp")
         try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             yield temporary
         except OSError as error:
-            raise no_space(error, target) from error
+            raise unwritable(error, target) from error
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
@@ -190,8 +202,9 @@ class Lake:
     def remove(self, *parts: str) -> None:
         """Remove a file or a folder with all below it; nothing where there is none."""
         path = self.path(*parts)
-        if self.fs.exists(path):
-            self.fs.rm(path, recursive=True)
+        with suppress(FileNotFoundError):  # another process may remove it at the same time
+            if self.fs.exists(path):
+                self.fs.rm(path, recursive=True)
 
     def digest(self, *parts: str) -> str:
         """SHA-256 of a file."""
@@ -225,7 +238,7 @@ class Lake:
                     out.write_batch(batch)
                     rows += batch.num_rows
         except OSError as error:
-            raise no_space(error, target) from error
+            raise unwritable(error, target) from error
         return rows
 
 
@@ -238,13 +251,18 @@ def _sync(path: str) -> None:
         os.close(opened)
 
 
-def no_space(error: OSError, target: str) -> Exception:
-    """A full disk is the user's to mend; any other failure stays what it is."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    return BadInput(
-        f"{target}: expected room to write, found a full disk; free some space, then give the same command again"
-    )
+def unwritable(error: OSError, target: str) -> Exception:
+    """A full disk or a missing permission is the user's to mend; any other failure stays what it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BadInput(
+            f"{target}: expected room to write, found a full disk; free some space, then give the same command again"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return BadInput(
+            f"{target}: expected a place to write, found: {os.strerror(error.errno).lower()}; "
+            "correct the path or its permissions"
+        )
+    return error
 
 
 def file_digest(file: Any) -> str:

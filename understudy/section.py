@@ -6,6 +6,7 @@ pydantic. ``understudy.config`` checks types and unknown keys; a section checks 
 
 import dataclasses
 import json
+import math
 import re
 import types
 import typing
@@ -16,6 +17,7 @@ __all__ = ["canonical_json", "duration_s", "from_json", "number", "part", "secti
 T = TypeVar("T")
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MAX_DURATION_S = 3650 * 86400
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -45,7 +47,7 @@ def _check_bounds(field: "dataclasses.Field[Any]", value: Any) -> None:
         return
     low, high = bounds
     for one in value.values() if isinstance(value, dict) else [value]:
-        if not low <= one <= high:
+        if not (low <= one <= high and math.isfinite(one)):
             upper = "" if high == float("inf") else f" and at most {high:g}"
             raise ValueError(f"{field.name}: expected a number of at least {low:g}{upper}, found {one:g}")
 
@@ -57,9 +59,10 @@ def duration_s(text: str) -> int:
         ValueError: the text is no such duration.
     """
     match = re.fullmatch(r"(\d{1,9})([smhd])", text)
-    if not match:
-        raise ValueError(f"expected a duration such as 90s, 15m, 1h or 7d, found {text!r}")
-    return int(match[1]) * _UNITS_S[match[2]]
+    seconds = int(match[1]) * _UNITS_S[match[2]] if match else _MAX_DURATION_S + 1
+    if seconds > _MAX_DURATION_S:
+        raise ValueError(f"expected a duration such as 90s, 15m, 1h or 7d, 3650d at most, found {text!r}")
+    return seconds
 
 
 def canonical_json(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Configuration: strict, and every error names its path."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,26 @@ BAD = {
     ),
     "an unknown primary head": (MINIMAL + "evaluation: {primary_heads: [buy]}", "expected one of click, found 'buy'"),
     "a refresh that divides no day": (MINIMAL + "features: {refresh: 7h}", "a duration that divides a day"),
+    "a rate that is no number": (MINIMAL + "sampling: {negative_rate: .nan}", "negative_rate: expected a number"),
+    "a bound without end": (
+        MINIMAL + "training: {weight_decay: .inf}",
+        "weight_decay: expected a number of at least 0",
+    ),
+    "a duration of ages": (MINIMAL + "labels: {attribution_window: 999999999d}", "labels: expected a duration"),
+    "the same key twice": (MINIMAL + "window: {days: 3}\nwindow: {days: 4}", "found the key 'window' twice"),
+    "a list as a key": ("? [a]\n: 1", "expected YAML"),
+    "aliases without end": (
+        "a: &a [x, x, x]\n" + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 10)}]\n" for a, b in pairwise("abcdefgh")),
+        "expected at most 100000 values",
+    ),
+    "a value that contains itself": ("a: &a [*a]", "found ValueError: a value that contains itself"),
+    "brackets without end": ("[" * 50_000, "expected plain nested keys"),
+    "a head that names no column": (MINIMAL.replace("click: c", "'cl ick': c"), "outcomes: expected a name of letters"),
+    "no outcome": (MINIMAL.replace("click: c", ""), "outcomes: expected at least one outcome"),
+    "an attribute named as a key": (
+        MINIMAL + "  users: {files: [u], key: k, categorical: [user_id]}",
+        "expected each column once, and none named",
+    ),
     "code in YAML": ("source: !!python/object/apply:os.system [ls]", "expected YAML"),
 }
 

@@ -64,6 +64,22 @@ def empty(folder: Path) -> None:
     (folder / LOG).write_bytes(b"")
 
 
+def repack(change: Callable[[bytes], bytes]) -> Change:
+    """A change of the main log's bytes, below its compression."""
+    return lambda folder: (folder / LOG).write_bytes(
+        gzip.compress(change(gzip.decompress((folder / LOG).read_bytes())))
+    )
+
+
+def folder_instead(folder: Path) -> None:
+    (folder / LOG).unlink()
+    (folder / LOG).mkdir()
+
+
+def other_parquet(folder: Path) -> None:
+    (folder / "log_standard_other.parquet").write_bytes(b"PAR1 and nothing more")
+
+
 BAD: dict[str, tuple[Change, str]] = {
     "no such folder": (shutil.rmtree, "expected a folder"),
     "empty file": (empty, "found an empty file"),
@@ -73,6 +89,19 @@ BAD: dict[str, tuple[Change, str]] = {
     "truncated gzip": (truncate, "found a truncated or damaged one"),
     "unparsable times": (set_column("time_ms", "noon"), r"time_ms: expected a time \(ms\)"),
     "times in the future": (set_column("time_ms", "4102444800000"), "a time in the future"),
+    "times in ns": (set_column("time_ms", "1650816000000000000"), r"time_ms: expected a time \(ms\)"),
+    "times before 1970": (set_column("time_ms", "-1"), "a time before 1970"),
+    "an outcome without end": (set_column("is_click", "inf"), "is_click: expected a number"),
+    "only a header": (rewritten(lambda _, rows: rows.clear()), "expected rows of impressions, found none"),
+    "a column name twice": (
+        rewritten(lambda header, _: header.__setitem__(header.index("is_like"), "is_click")),
+        "found 'is_click' twice",
+    ),
+    "semicolons": (repack(lambda data: data.replace(b",", b";")), "expected column 'user_id'"),
+    "lines that end in CR": (repack(lambda data: data.replace(b"\n", b"\r")), "expected a header line of column names"),
+    "other bytes than text": (repack(lambda _: b"\xff\xfe" * 999), "expected UTF-8 text"),
+    "a folder instead of a file": (folder_instead, "expected a readable file, found: Is a directory"),
+    "no Parquet behind the name": (other_parquet, "expected a Parquet file, found something else"),
     "no log at all": (lambda folder: (folder / LOG).rename(folder / "other.csv.gz"), "expected files named"),
 }
 
@@ -191,6 +220,56 @@ def test_parquet_with_iso_times_reads_as_well(tmp_path: Path) -> None:
         "2024-01-01T23:10:00+00:00",
         "2024-01-01T23:30:00+00:00",
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data.replace(b"\r\n", b"\n"),
+    ],
+    ids=["a mark at its beginning", "lines that end in LF"],
+)
+def test_how_a_text_file_was_written_changes_nothing(
+    tmp_path: Path, lake: Path, logs: Path, config: Config, change: Callable[[bytes], bytes]
+) -> None:
+    shutil.copytree(logs, tmp_path / "logs")
+    repack(change)(tmp_path / "logs")
+    ingest(config, tmp_path / "logs", str(tmp_path / "lake"))
+    again, before = Snapshot.latest(Lake.open(str(tmp_path / "lake"))), Snapshot.latest(Lake.open(str(lake)))
+    assert again.tables == before.tables
+
+
+def test_columns_in_another_order_quoted_and_unnamed_ones_read_as_well(
+    tmp_path: Path, lake: Path, logs: Path, config: Config
+) -> None:
+    shutil.copytree(logs, tmp_path / "logs")
+
+    def turn(header: list[str], rows: list[list[str]]) -> None:
+        for row, more in [(header, ["", "a, b"]), *((row, ["7", 'two\nlines, "quoted"']) for row in rows)]:
+            row[:] = [*more, *reversed(row)]
+
+    rewritten(turn)(tmp_path / "logs")
+    ingest(config, tmp_path / "logs", str(tmp_path / "lake"))
+    again, before = Snapshot.latest(Lake.open(str(tmp_path / "lake"))), Snapshot.latest(Lake.open(str(lake)))
+    assert again.tables == before.tables
+
+
+def test_equal_unusable_lines_are_counted_each(tmp_path: Path, logs: Path, config: Config) -> None:
+    shutil.copytree(logs, tmp_path / "logs")
+    rewritten(lambda _, rows: rows.extend([["1", "2"], ["1", "2"]]))(tmp_path / "logs")
+    counts = ingest(config, tmp_path / "logs", str(tmp_path / "lake")).tables["impressions"]
+    assert (counts.rows, counts.rejected) == (ROWS + 2, 2)
+
+
+@pytest.mark.parametrize(("place", "expected"), [("file", "found a file"), ("file/lake", "expected a place to write")])
+def test_a_lake_that_cannot_be_written_is_said(
+    tmp_path: Path, logs: Path, config: Config, place: str, expected: str
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(BadInput, match=expected):
+        ingest(config, logs, str(tmp_path / place))
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_another_set_of_heads_is_refused(lake: Path, logs: Path, config: Config) -> None:

@@ -16,8 +16,9 @@ def lake(tmp_path: Path) -> Lake:
     return Lake.open_or_create(str(tmp_path))
 
 
-def release(lake: Lake, name: str, teacher: str | None = None) -> str:
-    content = {"window": {"start": "a", "end": name}, "teacher": teacher, "parents": {"teacher": teacher}}
+def release(lake: Lake, name: str, teacher: str | None = None, data: str = "", ranked_by: tuple[str, ...] = ()) -> str:
+    parents = {"teacher": teacher, "data": data or name, "ranked_by": list(ranked_by)}
+    content = {"window": {"start": "a", "end": name}, "teacher": teacher, "parents": parents}
     return build(lake, content, {"metrics.json": b"{}", "model.bin": name.encode()})
 
 
@@ -86,6 +87,32 @@ def test_a_fault_spreads_to_what_was_taught(lake: Lake, reason: str, spreads: bo
     third = release(lake, "c", teacher=second)
     lifecycle.put_in_quarantine(lake, second, reason)
     assert releases.quarantined(lake) == ({second, third} if spreads else {second})
+
+
+@pytest.mark.parametrize(("reason", "spreads"), [("harm", True), ("scoring", True), ("data", True), ("other", False)])
+def test_a_fault_spreads_to_what_was_trained_on_rows_that_it_ranked(lake: Lake, reason: str, spreads: bool) -> None:
+    first = release(lake, "a")
+    second = release(lake, "b", ranked_by=(first,))
+    third = release(lake, "c", ranked_by=(second,))
+    release(lake, "d")
+    lifecycle.put_in_quarantine(lake, first, reason)
+    assert releases.quarantined(lake) == ({first, second, third} if spreads else {first})
+
+
+@pytest.mark.parametrize(("reason", "spreads"), [("harm", False), ("scoring", False), ("data", True), ("other", False)])
+def test_a_data_fault_spreads_to_what_was_made_from_the_same_logs(lake: Lake, reason: str, spreads: bool) -> None:
+    first, second = release(lake, "a", data="logs"), release(lake, "b", data="logs")
+    release(lake, "c")
+    lifecycle.put_in_quarantine(lake, first, reason)
+    assert releases.quarantined(lake) == ({first, second} if spreads else {first})
+
+
+def test_aliases_that_stand_already_need_no_move(lake: Lake) -> None:
+    first = release(lake, "a")
+    produce(lake, first)
+    entries = len(lake.names("releases/aliases"))
+    releases.move(lake, {"production": first}, "a late process", expected={"production": None})
+    assert len(lake.names("releases/aliases")) == entries
 
 
 def test_production_in_quarantine_falls_back_to_its_nearest_healthy_ancestor(lake: Lake) -> None:

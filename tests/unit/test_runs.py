@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from understudy import releases
+from understudy import releases, schema
 from understudy.config import Config
 from understudy.errors import BadInput, GateFailed, UnderstudyError
 from understudy.lake import Lake
 from understudy.logs.ingest import ingest
+from understudy.releases.quarantine import quarantine
+from understudy.releases.unit import build
 from understudy.runs import Outcome, Run, Step, Verdict, execute
 from understudy.runs.planning import plan_window, run_of_job
 
@@ -58,6 +60,26 @@ def test_a_plan_stands_when_aliases_move(planned: tuple[str, str], config: Confi
     assert Run(Lake.open(lake), run_id).plan().production is None
 
 
+def test_a_production_in_quarantine_neither_teaches_nor_is_the_reference(
+    planned: tuple[str, str], config: Config
+) -> None:
+    lake = Lake.open(planned[0])
+    healthy = _release(lake, "a")
+    sick = _release(lake, "b", parent=healthy)
+    releases.move(lake, {"production": sick}, "test", expected={})
+    quarantine(lake, sick, "other")
+    plan = plan_window(planned[0], config, "2022-05-01")
+    assert (plan.production, plan.teacher, plan.reference) == (sick, healthy, healthy)
+    quarantine(lake, healthy, "other")
+    plan = plan_window(planned[0], config, "2022-05-02")
+    assert (plan.production, plan.teacher, plan.reference) == (sick, None, None)
+
+
+def _release(lake: Lake, name: str, parent: str | None = None) -> str:
+    parents = {"teacher": None, "production": parent, "data": name, "ranked_by": []}
+    return build(lake, {"window": {}, "teacher": None, "parents": parents}, {"name": name.encode()})
+
+
 @pytest.mark.parametrize(
     ("day", "expected"),
     [
@@ -96,6 +118,49 @@ def test_a_late_writer_loses(planned: tuple[str, str]) -> None:
     assert execute(lake, run_id, "a", "{}", slow, needs=[])["figures"] == {"n": 1}
 
 
+def test_a_late_writer_that_has_lost_its_attempt_loses_too(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+
+    def robbed(step: Step) -> Outcome:
+        commit(lake, run_id, "a", [])
+        return Outcome(files=["gone.bin"])
+
+    assert execute(lake, run_id, "a", "{}", robbed, needs=[])["figures"] == {"n": 1}
+
+
+def test_attempts_of_killed_processes_are_removed_when_the_step_is_committed(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+    folder = Path(lake, "runs", run_id, "steps", "a")
+    (folder / "attempt-killed" / "examples").mkdir(parents=True)
+    commit(lake, run_id, "a", [])
+    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("file", ["plan.json", "steps/a/manifest.json"])
+def test_a_damaged_record_is_named(planned: tuple[str, str], file: str) -> None:
+    lake, run_id = planned
+    commit(lake, run_id, "a", [])
+    path = Path(lake, "runs", run_id, file)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(BadInput, match=f"{file}: expected JSON, found a damaged file"):
+        commit(lake, run_id, "b", ["a"])
+
+
+def test_a_table_that_lost_a_file_is_refused(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+    fields = schema.arrow_schema("users", ())
+
+    def write(step: Step) -> Outcome:
+        for name in ("1", "2"):
+            step.lake.write_table(f"{step.table('users')}/{name}.parquet", fields.empty_table(), fields)
+        return Outcome(tables=["users"])
+
+    manifest = execute(lake, run_id, "a", "{}", write, needs=[])
+    Path(lake, manifest["tables"]["users"]["path"], "2.parquet").unlink()
+    with pytest.raises(BadInput, match=r"2\.parquet: expected the file that step a committed, found none"):
+        execute(lake, run_id, "b", "{}", lambda step: step.dataset("a", "users"), needs=["a"])
+
+
 def test_a_step_waits_for_its_predecessors(planned: tuple[str, str]) -> None:
     lake, run_id = planned
     with pytest.raises(UnderstudyError, match="expected a to be committed"):
@@ -112,6 +177,18 @@ def test_a_verdict_stops_the_step_and_all_after_it(planned: tuple[str, str], out
     run = Run(Lake.open(lake), run_id)
     assert run.status() == "gate failed"
     assert run.manifest("b") is None
+
+
+def test_a_refusal_outside_the_gates_says_why(planned: tuple[str, str]) -> None:
+    lake, run_id = planned
+
+    def refuse(step: Step) -> Outcome:
+        raise GateFailed("the release is in quarantine")
+
+    with pytest.raises(GateFailed):
+        execute(lake, run_id, "promote", "{}", refuse, needs=[])
+    run = Run(Lake.open(lake), run_id)
+    assert (run.status(), run.last_error()["error"]) == ("gate failed", "the release is in quarantine")
 
 
 def test_a_warning_stops_nothing(planned: tuple[str, str]) -> None:

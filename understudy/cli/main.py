@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from understudy import __version__
-from understudy.errors import UnderstudyError, first_line
+from understudy.errors import BadInput, UnderstudyError, first_line
 
 __all__ = ["cli", "main"]
 
@@ -76,6 +76,9 @@ def main(arguments: list[str] | None = None) -> None:
         code = 1
     except UnderstudyError as error:
         code = _tell(error, first_line(error), error.exit_code, debug)
+    except PermissionError as error:
+        line = f"{error.filename}: expected permission to read and write it, found none; correct the path or its mode"
+        code = _tell(error, line, BadInput.exit_code, debug)
     except Exception as error:
         code = _tell(error, f"{first_line(error)}; --debug shows where", 1, debug)
     sys.exit(code)

@@ -1,4 +1,7 @@
-"""The step ``check_drift``: are the new days like those that production has learned from?"""
+"""The step ``check_drift``: are the new days like those that production has learned from?
+
+A production in quarantine is no reference: its nearest healthy ancestor is, as the plan says.
+"""
 
 import json
 from dataclasses import asdict
@@ -86,13 +89,13 @@ def _body(step: Step, config: Drift) -> Outcome:
 
 
 def _reference(step: Step, days: npt.NDArray[Any]) -> tuple[dict[str, Any] | None, str, npt.NDArray[np.bool_]]:
-    """Production's sketches and the days outside its window; the first run: the last day."""
+    """The reference release's sketches and the days outside its window; without one: the last day."""
     last: npt.NDArray[np.bool_] = days == step.plan.window_end
-    if step.plan.production is None:
+    if step.plan.reference is None:
         return None, "earlier days of this window", last
     from understudy import releases
 
-    release = releases.load(step.lake, step.plan.production)
+    release = releases.load(step.lake, step.plan.reference)
     value = json.loads(release.files["sketches.json"])
     value["rates"] = {head: Rate(**one) for head, one in value["rates"].items()}
     value["columns"] = {name: Sketch.from_json(one) for name, one in value["columns"].items()}

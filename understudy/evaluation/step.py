@@ -155,12 +155,12 @@ def _best(trivial: dict[str, Scored], head: str) -> tuple[Scored, str]:
 
 
 def _production(step: Step, candidate: Candidate) -> tuple[Scored | None, dict[str, Any] | None]:
-    """Production on the gate rows, and on every row that is newer than its own window."""
-    if step.plan.production is None:
+    """Production (or its healthy ancestor) on the gate rows, and on every row newer than its own window."""
+    if step.plan.reference is None:
         return None, None
     from understudy import releases
 
-    release = releases.load(step.lake, step.plan.production)
+    release = releases.load(step.lake, step.plan.reference)
     inputs = Inputs.from_json(release.files["inputs.json"].decode())
     served = Served(release.files["served.onnx"], inputs)
     heads = step.plan.heads
@@ -232,7 +232,7 @@ def _latency(step: Step, candidate: Candidate, config: Evaluation) -> Verdict:
 
 
 def _compared(step: Step, production: Scored, diffs: dict[str, Any]) -> dict[str, Any]:
-    return {"digest": step.plan.production, "heads": heads_summary(production), "difference": diffs}
+    return {"digest": step.plan.reference, "heads": heads_summary(production), "difference": diffs}
 
 
 def _teacher(step: Step, candidate: Candidate) -> dict[str, Any] | None:

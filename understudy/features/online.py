@@ -2,27 +2,30 @@
 
 ``features/current.json`` names the run whose feature tables are current; the Feast repository,
 ``feature_repo/``, reads it. It moves after the online store is written, so a refresh that was
-killed is done again. Where nothing older has changed since the last refresh, only rows that
-became readable since its last day began are written.
+killed is done again; one refresh waits for another. Where nothing older has changed since the last
+refresh, only rows that became readable since its last day began are written.
 """
 
 import contextlib
 import datetime
 import errno
+import fcntl
 import io
 import json
 import os
+import shutil
 import sqlite3
 import sys
 import zoneinfo
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from understudy.config import Config
 from understudy.errors import BadInput
 from understudy.features.views import PROFILES, VIEWS
-from understudy.lake import Lake, no_space
-from understudy.runs import Run
+from understudy.lake import Lake, unwritable
+from understudy.runs import Plan, Run
 from understudy.section import canonical_json
 from understudy.snapshot import Snapshot
 
@@ -56,12 +59,26 @@ def refresh(lake_uri: str, run_id: str) -> bool:
     plan = run.plan()
     if plan.purpose == "evaluate" or not lake.is_local:
         return False
+    with _only_one(Path(lake.path("features"))):
+        return _refresh(lake, run, plan)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """One process at a time; the lock ends with its process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _refresh(lake: Lake, run: Run, plan: Plan) -> bool:
     before = lake.read_json(_POINTER) if lake.exists(_POINTER) else None
-    if before is not None and (before["run_id"] == run_id or before["window_end"] > plan.window_end):
+    if before is not None and (before["run_id"] == run.id or before["window_end"] > plan.window_end):
         return False
     snapshot = Snapshot.load(lake, plan.snapshot)
     stand = {
-        "run_id": run_id,
+        "run_id": run.id,
         "window_end": plan.window_end,
         "section": canonical_json(plan.config["features"]),
         "unchanging": snapshot.fingerprint(_day_before(plan.window_end)),
@@ -102,16 +119,33 @@ def _materialise(lake: Lake, run: Run, start: datetime.datetime) -> None:
     folder = Path(lake.path("features"))
     try:
         _write(repository, lake, run, folder, start)
-    except (OSError, sqlite3.OperationalError) as error:
-        if "full" not in str(error) and getattr(error, "errno", 0) != errno.ENOSPC:
+    except OSError as error:
+        raise unwritable(error, str(folder)) from error
+    except sqlite3.OperationalError as error:
+        if "full" not in str(error):
             raise
-        raise no_space(OSError(errno.ENOSPC, str(error)), str(folder)) from error
+        raise unwritable(OSError(errno.ENOSPC, str(error)), str(folder)) from error
 
 
 def _write(repository: Any, lake: Lake, run: Run, folder: Path, start: datetime.datetime) -> None:
-    folder.mkdir(exist_ok=True)
-    store = repository.open_store(folder, str(folder / "registry.db"), str(folder / "online.db"))
-    store.apply(repository.definitions(_tables(lake, run)))
+    with _replaced(folder / "registry.db") as registry:
+        store = repository.open_store(folder, str(registry), str(folder / "online.db"))
+        _apply(store, repository.definitions(_tables(lake, run)), run, start)
+
+
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A copy to write into, which takes the file's place when it is whole: Feast writes its registry in place."""
+    copy = path.with_name(f".{path.name}.new")
+    copy.unlink(missing_ok=True)
+    if path.exists():
+        shutil.copyfile(path, copy)
+    yield copy
+    copy.replace(path)
+
+
+def _apply(store: Any, definitions: list[Any], run: Run, start: datetime.datetime) -> None:
+    store.apply(definitions)
     views = [view.name for view in VIEWS if start == _EVER or view.name not in PROFILES]
     print(f"{run.id}: writing {len(views)} feature views online", file=sys.stderr, flush=True)
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,10 +1,13 @@
 """What the configuration says of logs: how to read them, and when an outcome is known."""
 
 import re
+from collections.abc import Iterable
 
 from understudy.section import duration_s, number, section
 
 __all__ = ["Attributes", "Impressions", "Labels", "Logging", "Source"]
+
+_KEYS = {"user_id", "item_id", "creator_id", "topic_id"}  # what the tables call them
 
 
 @section
@@ -80,10 +83,14 @@ class Source:
     def __post_init__(self) -> None:
         if self.time_unit not in ("s", "ms", "us", "iso"):
             raise ValueError(f"time_unit: expected s, ms, us or iso, found {self.time_unit!r}")
+        _check_heads("outcomes", self.outcomes)
         forbidden = {*self.outcomes.values(), *self.outcome_columns}
         for name in ("users", "items"):
             attributes = getattr(self, name)
-            used = {*attributes.categorical, *attributes.numeric} if attributes else set()
+            listed = (*attributes.categorical, *attributes.numeric) if attributes else ()
+            used = set(listed)
+            if len({column.lower() for column in listed} | _KEYS) < len(listed) + len(_KEYS):
+                raise ValueError(f"{name}: expected each column once, and none named {', '.join(sorted(_KEYS))}")
             if used & forbidden:
                 column = sorted(used & forbidden)[0]
                 raise ValueError(f"{name}: column {column!r} is an outcome and can never become an input; remove it")
@@ -109,11 +116,7 @@ class Logging:
 
     def __post_init__(self) -> None:
         duration_s(self.lateness)
-        if not self.heads:
-            raise ValueError("heads: expected at least one outcome, found none")
-        for head in self.heads:
-            if not re.fullmatch(r"[A-Za-z]\w{0,62}", head):
-                raise ValueError(f"heads: expected a name of letters, digits and _, found {head!r}")
+        _check_heads("heads", self.heads)
 
 
 @section
@@ -129,3 +132,12 @@ class Labels:
 
     def __post_init__(self) -> None:
         duration_s(self.attribution_window)
+
+
+def _check_heads(key: str, heads: Iterable[str]) -> None:
+    """Heads name columns of tables, inputs and metrics."""
+    if not heads:
+        raise ValueError(f"{key}: expected at least one outcome, found none")
+    for head in heads:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", head):
+            raise ValueError(f"{key}: expected a name of letters, digits and _, found {head!r}")

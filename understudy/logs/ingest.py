@@ -35,6 +35,8 @@ __all__ = ["Counts", "ingest"]
 _BATCH = 1 << 17
 _UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _TRIES = 5
+_DAY = "strftime(timezone(getvariable('zone'), make_timestamptz(us)), '%Y-%m-%d')"
+_OWN = ("_source", "_slice")
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,10 @@ class _Stage:
                 "correct the path, or source.impressions in the configuration"
             )
         self._raw_table("raw", [raw for _, files in found for raw in files])
-        self.db.execute("ALTER TABLE raw ADD COLUMN slice VARCHAR")
         for part, files in found:
             for raw in files:
                 self.progress(f"reading {raw.path.name}")
-                read_raw(self.db, "raw", raw)
-                self.db.execute("UPDATE raw SET slice = ? WHERE slice IS NULL", [part.slice])
+                read_raw(self.db, "raw", raw, part.slice)
         self._checked("impressions", self._impression_columns(), self._impression_reasons(), self._time_us())
 
     def _attributes(self, kind: str, attributes: Attributes) -> None:
@@ -164,16 +164,16 @@ class _Stage:
             topic = f"split_part({quoted(attributes.topic or '')}, {literal(attributes.topic_separator)}, 1)"
             values["topic_id"] = f"nullif({topic}, '')" if attributes.topic else "NULL::VARCHAR"
         values |= {name: quoted(name) for name in attributes.categorical}
-        values |= {name: f"TRY_CAST({quoted(name)} AS DOUBLE)" for name in attributes.numeric}
+        values |= {name: _number(name) for name in attributes.numeric}
         reasons = [(f"{quoted(attributes.key)} IS NULL", f"no {attributes.key}")]
-        for name in attributes.numeric:
-            wrong = f"{quoted(name)} IS NOT NULL AND TRY_CAST({quoted(name)} AS DOUBLE) IS NULL"
-            reasons.append((wrong, f"{name}: expected a number"))
+        reasons += [(_no_number(name), f"{name}: expected a number") for name in attributes.numeric]
         self._checked(kind, values, reasons)
 
     def _raw_table(self, name: str, files: list[Any]) -> None:
-        columns = dict.fromkeys(c for raw in files for c in raw.columns)
-        types = ", ".join(f"{quoted(c)} VARCHAR" for c in ("source", *columns))
+        columns = {c.lower(): c for raw in files for c in raw.columns}
+        if taken := sorted({*_OWN, "_us", "_reason"} & set(columns)):
+            raise BadInput(f"--source {self.folder}: expected no column named {taken[0]}, found one; rename it")
+        types = ", ".join(f"{quoted(c)} VARCHAR" for c in (*_OWN, *columns.values()))
         self.db.execute(f"CREATE OR REPLACE TABLE {name} ({types})")
         self.db.execute("CREATE OR REPLACE TABLE malformed (source VARCHAR, reason VARCHAR, record VARCHAR)")
 
@@ -187,7 +187,7 @@ class _Stage:
             "us": "_us",
             "position": f"TRY_CAST({quoted(source.position)} AS INTEGER)" if source.position else "NULL::INTEGER",
             "surface": quoted(source.surface) if source.surface else "NULL::VARCHAR",
-            "slice": "slice",
+            "slice": "_slice",
         }
         return values | {f"y_{h}": f"coalesce({_number(c)}, 0)" for h, c in sorted(source.outcomes.items())}
 
@@ -205,9 +205,7 @@ class _Stage:
             wrong = f"{quoted(source.position)} IS NOT NULL AND TRY_CAST({quoted(source.position)} AS INTEGER) IS NULL"
             reasons.append((wrong, f"{source.position}: expected a whole number"))
         for column in source.outcomes.values():
-            reasons.append(
-                (f"{quoted(column)} IS NOT NULL AND {_number(column)} IS NULL", f"{column}: expected a number")
-            )
+            reasons.append((_no_number(column), f"{column}: expected a number"))
         return reasons
 
     def _time_us(self) -> str:
@@ -224,18 +222,19 @@ class _Stage:
         """Split ``raw`` into new_<kind> and refused rows; stop where too many are refused."""
         cases = " ".join(f"WHEN {condition} THEN {literal(reason)}" for condition, reason in reasons)
         self.db.execute(
-            f"CREATE OR REPLACE TABLE judged AS SELECT *, CASE {cases} END AS _reason "
+            f"CREATE OR REPLACE VIEW judged AS SELECT *, CASE {cases} END AS _reason "
             f"FROM (SELECT *, {us} AS _us FROM raw)"
         )
         values = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
         self.db.execute(f"CREATE TABLE new_{kind} AS SELECT {values} FROM judged WHERE _reason IS NULL")
-        own = [c for c, *_ in self.db.execute("DESCRIBE raw").fetchall() if c not in ("source", "slice")]
+        own = [c for c, *_ in self.db.execute("DESCRIBE raw").fetchall() if c not in _OWN]
         record = ", ".join(f"{literal(c)}, {quoted(c)}" for c in own)
         self.db.execute(
-            f"INSERT INTO refused SELECT '{kind}', source, _reason, json_object({record}) "
+            f"INSERT INTO refused SELECT '{kind}', _source, _reason, json_object({record}) "
             "FROM judged WHERE _reason IS NOT NULL"
         )
         self.db.execute(f"INSERT INTO refused SELECT '{kind}', * FROM malformed")
+        self.db.execute("DROP VIEW judged; DROP TABLE raw")
         found = self.db.execute(
             "SELECT reason, count(*) FROM refused WHERE kind = ? GROUP BY reason ORDER BY count(*) DESC, reason", [kind]
         ).fetchall()
@@ -309,14 +308,11 @@ class _Merge:
         before = _count(self.db, "old_impressions")
         self.progress("removing duplicates")
         self.db.execute(
-            f"CREATE OR REPLACE TABLE merged AS SELECT request_id, item_id, {smallest}{largest} FROM "
+            f"CREATE OR REPLACE TABLE merged AS SELECT *, {_DAY} AS day FROM "
+            f"(SELECT request_id, item_id, {smallest}{largest} FROM "
             f"(SELECT {columns}{outcomes} FROM new_impressions UNION ALL "
             f"SELECT {columns}{outcomes} FROM old_impressions)"
-            " GROUP BY request_id, item_id"
-        )
-        self.db.execute("ALTER TABLE merged ADD COLUMN day VARCHAR")
-        self.db.execute(
-            "UPDATE merged SET day = strftime(timezone(getvariable('zone'), make_timestamptz(us)), '%Y-%m-%d')"
+            " GROUP BY request_id, item_id)"
         )
         for (day,) in self.db.execute("SELECT DISTINCT day FROM merged ORDER BY day").fetchall():
             self.progress(f"writing {day}")
@@ -335,8 +331,7 @@ class _Merge:
         """Rows of every day that the new rows touch, with their outcomes, as ``old_impressions``."""
         heads = self.config.heads
         self.db.execute("SET VARIABLE zone = ?", [self.config.time_zone])
-        day = "strftime(timezone(getvariable('zone'), make_timestamptz(us)), '%Y-%m-%d')"
-        touched = {d for (d,) in self.db.execute(f"SELECT DISTINCT {day} FROM new_impressions").fetchall()}
+        touched = {d for (d,) in self.db.execute(f"SELECT DISTINCT {_DAY} FROM new_impressions").fetchall()}
         if source_of(self.config).request:
             touched |= self._days_of_known_requests()
         touched &= set(self.before.days())
@@ -514,7 +509,15 @@ def _rebatched(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
 
 
 def _number(column: str) -> str:
-    return f"coalesce(TRY_CAST({quoted(column)} AS DOUBLE), CAST(TRY_CAST({quoted(column)} AS BOOLEAN) AS DOUBLE))"
+    """A column as a finite number; null where it is missing (empty or NaN) or none."""
+    number = f"coalesce(TRY_CAST({quoted(column)} AS DOUBLE), CAST(TRY_CAST({quoted(column)} AS BOOLEAN) AS DOUBLE))"
+    return f"CASE WHEN isfinite({number}) THEN {number} END"
+
+
+def _no_number(column: str) -> str:
+    """Whether a column holds something else than a finite number."""
+    missing = f"coalesce(isnan(TRY_CAST({quoted(column)} AS DOUBLE)), false)"
+    return f"{quoted(column)} IS NOT NULL AND NOT {missing} AND {_number(column)} IS NULL"
 
 
 def _count(db: duckdb.DuckDBPyConnection, table: str) -> int:

@@ -4,6 +4,7 @@ DuckDB reads CSV and Parquet out of core. Every value is read as text first, so 
 wrong type costs one row, with a reason, and not the file.
 """
 
+import csv
 import fnmatch
 import gzip
 import os
@@ -65,9 +66,18 @@ def _open(path: Path) -> Raw:
     header = _header(path)
     if not header.strip():
         raise BadInput(f"{path}: expected a header line, found none; fetch the file again or remove it")
-    columns = [part.strip().strip('"') for part in header.lstrip("\ufeff").split(",")]
-    if len(set(columns)) != len(columns):
-        raise BadInput(f"{path}: expected distinct column names, found a name twice; correct the header")
+    try:
+        (names,) = csv.reader([header.removeprefix("\ufeff")], strict=True)
+    except csv.Error as error:
+        raise BadInput(
+            f"{path}: expected a header line of column names that ends in LF or CRLF, found: {error}; correct it"
+        ) from error
+    # A first column without a name is an index that somebody's data frame wrote along.
+    columns = [name.strip() or f"column {at}" for at, name in enumerate(names, 1)]
+    lower = [name.lower() for name in columns]
+    repeated = [name for name in columns if lower.count(name.lower()) > 1]
+    if repeated:
+        raise BadInput(f"{path}: expected distinct column names, found {repeated[0]!r} twice; correct the header")
     return Raw(path, tuple(columns))
 
 
@@ -98,12 +108,18 @@ def _parquet_columns(path: Path) -> tuple[str, ...]:
 
     try:
         return tuple(pq.read_schema(path).names)
+    except PermissionError as error:
+        raise BadInput(f"{path}: expected a readable file, found: {error.strerror}; correct it") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInput(f"{path}: expected a Parquet file, found something else; fetch it again") from error
 
 
-def read_raw(db: duckdb.DuckDBPyConnection, table: str, raw: Raw) -> None:
-    """Append a file to ``table`` (columns of text, and ``source``); lines that are no row go to ``malformed``."""
+def read_raw(db: duckdb.DuckDBPyConnection, table: str, raw: Raw, part: str = "") -> None:
+    """Append a file to ``table`` (columns of text); lines that are no row go to ``malformed``.
+
+    Args:
+        table: has the file's columns, and ``_source`` and ``_slice`` for its name and ``part``.
+    """
     if raw.path.suffix == ".parquet":
         columns = ", ".join(f"CAST({quoted(c)} AS VARCHAR) AS {quoted(c)}" for c in raw.columns)
         relation = f"(SELECT {columns} FROM read_parquet($path))"
@@ -113,15 +129,23 @@ def read_raw(db: duckdb.DuckDBPyConnection, table: str, raw: Raw) -> None:
             f"read_csv($path, auto_detect=false, columns={types}, header=true, delim=',', quote='\"', escape='\"', "
             "nullstr='', strict_mode=true, store_rejects=true, rejects_limit=0, max_line_size=2097152)"
         )
-    values: dict[str, Any] = {"path": str(raw.path), "source": raw.path.name}
+    values: dict[str, Any] = {"path": str(raw.path), "source": raw.path.name, "slice": part}
     try:
-        db.execute(f"INSERT INTO {table} BY NAME SELECT $source AS source, * FROM {relation}", values)
+        db.execute(
+            f"INSERT INTO {table} BY NAME SELECT $source AS _source, $slice AS _slice, * FROM {relation}", values
+        )
+    except duckdb.OutOfMemoryException:
+        raise
     except duckdb.Error as error:
-        problem = " ".join(str(error).split())[:200]
+        problem = " ".join(str(error).split("Possible fixes")[0].split())[:200]
+        if "state machine" in problem:
+            problem = "lines that end in different ways (LF, CRLF), or a quote that does not close"
         raise BadInput(f"{raw.path}: expected rows that can be read, found: {problem}; correct the file") from error
     if raw.path.suffix != ".parquet":
         db.execute(
-            "INSERT INTO malformed SELECT DISTINCT ?, 'malformed line', csv_line FROM reject_errors", [raw.path.name]
+            "INSERT INTO malformed SELECT ?, 'malformed line', csv_line "
+            "FROM (SELECT DISTINCT line, csv_line FROM reject_errors)",
+            [raw.path.name],
         )
         db.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
 

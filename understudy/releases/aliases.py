@@ -33,7 +33,7 @@ def resolve_alias(lake: Lake, name: str) -> str | None:
 
 
 def move(lake: Lake, changes: dict[str, str | None], reason: str, *, expected: dict[str, str | None]) -> dict[str, str]:
-    """Move aliases, all or none; returns the map that stands afterwards.
+    """Move aliases, all or none; returns the map that stands afterwards. Where they stand already, nothing moves.
 
     Args:
         changes: alias → digest; None removes it.
@@ -44,17 +44,19 @@ def move(lake: Lake, changes: dict[str, str | None], reason: str, *, expected: d
         BadInput: another writer was first.
     """
     number, known = _newest(lake)
-    for name, digest in expected.items():
-        if known.get(name) != digest:
-            raise _moved(lake, name, digest, known.get(name))
     after = {name: digest for name, digest in {**known, **changes}.items() if digest is not None}
     if after == known:
         return known
+    for name, digest in expected.items():
+        if known.get(name) != digest:
+            raise _moved(lake, name, digest, known.get(name))
     at = datetime.datetime.now(datetime.UTC).isoformat()
     entry = {"aliases": after, "reason": reason, "at": at}
     if not lake.create_json(f"{_FOLDER}/{number + 1:08d}.json", entry):
-        name = next(iter(changes))
-        raise _moved(lake, name, known.get(name), resolve_alias(lake, name))
+        found = aliases(lake)
+        if found != after:
+            name = next(iter(changes))
+            raise _moved(lake, name, known.get(name), found.get(name))
     return after
 
 

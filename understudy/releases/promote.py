@@ -35,7 +35,10 @@ def _body(step: Step, rollout: Rollout) -> Outcome:
             f"run {step.run.id}: expected verdicts of evaluate in the record, found none; run it again"
         )
     if digest in quarantined(step.lake):
-        raise GateFailed(f"promote: release {digest[:12]} is in quarantine")
+        raise GateFailed(
+            f"release {digest[:12]} is in quarantine, or was made from one that is; "
+            "start a fresh run with `understudy run --again`"
+        )
     if rollout.mode == "none":
         step.say(f"candidate {digest[:12]} waits for `understudy releases promote`")
         return Outcome(figures={"digest": digest, "promoted": False, "reason": "rollout.mode is none"})

@@ -44,7 +44,12 @@ def _body(step: Step) -> Outcome:
         "time_zone": plan.time_zone,
         "heads": list(plan.heads),
         "teacher": plan.teacher,
-        "parents": {"teacher": plan.teacher, "production": plan.production, "data": plan.input_fingerprint},
+        "parents": {
+            "teacher": plan.teacher,
+            "production": plan.production,
+            "data": plan.input_fingerprint,
+            "ranked_by": step.figures("sample_examples")["ranked_by"],
+        },
         "config": plan.config,
         "gates": _gates(step),
     }

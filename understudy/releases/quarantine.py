@@ -1,7 +1,8 @@
 """Quarantine: releases that must not serve, teach, or be learned from.
 
-Harm, scoring and data faults spread to every release taught by a quarantined one; other reasons
-only mark the release itself as rejected.
+Harm, scoring and data faults spread to every release that was taught by a quarantined one or trained
+on rows that it ranked; a data fault also to every release made from the same logs. Other reasons only
+mark the release itself as rejected.
 """
 
 import datetime
@@ -38,14 +39,19 @@ def quarantine(lake: Lake, digest: str, reason: str, note: str = "") -> None:
 
 
 def quarantined(lake: Lake) -> set[str]:
-    """Releases that are marked, and every descendant of those whose fault spreads."""
+    """Releases that are marked, and all to which a fault has spread."""
     own = marks(lake)
-    teachers = {digest: read_manifest(lake, digest)["teacher"] for digest in digests(lake)} if own else {}
-    found = set(own)
+    parents = {digest: read_manifest(lake, digest)["parents"] for digest in digests(lake)} if own else {}
+    spoiled = {
+        parents[digest]["data"] for digest, mark in own.items() if mark["reason"] == "data" and digest in parents
+    }
     faulty = {digest for digest, mark in own.items() if mark["reason"] in SPREADING}
-    while spread := {child for child, teacher in teachers.items() if teacher in faulty} - faulty:
+    faulty |= {digest for digest, one in parents.items() if one["data"] in spoiled}
+    while (
+        spread := {digest for digest, one in parents.items() if {one["teacher"], *one["ranked_by"]} & faulty} - faulty
+    ):
         faulty |= spread
-    return found | faulty
+    return set(own) | faulty
 
 
 def nearest_healthy(lake: Lake, digest: str) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from understudy.errors import BadInput
-from understudy.lake import Lake, no_space
+from understudy.lake import Lake, unwritable
 from understudy.releases.aliases import ALIASES, resolve_alias
 
 __all__ = ["FORMAT", "Release", "build", "digests", "load", "read_manifest", "resolve"]
@@ -123,7 +123,7 @@ def build(lake: Lake, content: dict[str, Any], files: dict[str, bytes]) -> str:
         if not lake.exists(_FOLDER, digest, "manifest.json"):
             lake.remove(_FOLDER, digest)
         if isinstance(error, OSError):
-            raise no_space(error, lake.path(_FOLDER, digest)) from error
+            raise unwritable(error, lake.path(_FOLDER, digest)) from error
         raise
     return digest
 

@@ -18,6 +18,8 @@ class Plan:
         window_end: last day of the window; early stopping, calibration and gates use it.
         snapshot: number of the snapshot of the ingested tables.
         production: digest of the release in production, or None.
+        reference: digest of the release that drift and gates compare with: production, or its nearest
+            healthy ancestor where it is in quarantine, or None.
         teacher: digest of the release that teaches, or None.
         teacher_note: why this teacher, or none, in words.
         quarantined: digests of releases whose ranked rows stay out.
@@ -36,6 +38,7 @@ class Plan:
     window_end: str
     snapshot: int
     production: str | None
+    reference: str | None
     teacher: str | None
     teacher_note: str
     quarantined: tuple[str, ...]

@@ -171,18 +171,19 @@ def _lineage(lake: Lake, config: Config, purpose: str) -> dict[str, Any]:
     from understudy.releases import nearest_healthy, quarantined, resolve_alias
 
     production = resolve_alias(lake, "production")
+    healthy = nearest_healthy(lake, production) if production else None
     teacher, note = None, "first release: nothing in production"
     if purpose != "train":
         note = f"this run is for {purpose}: it trains nothing"
     elif config.training.distillation.teacher == "none":
         note = "distillation is off"
     elif production is not None:
-        teacher = nearest_healthy(lake, production)
-        note = "production"
+        teacher, note = healthy, "production"
         if teacher != production:
             note = f"production is quarantined: {'its nearest healthy ancestor' if teacher else 'no healthy ancestor'}"
     return {
         "production": production,
+        "reference": healthy,
         "teacher": teacher,
         "teacher_note": note,
         "quarantined": tuple(sorted(quarantined(lake))),

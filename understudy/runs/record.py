@@ -9,11 +9,13 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from understudy.errors import BadInput, UnderstudyError, first_line
+from understudy.errors import BadInput, GateFailed, UnderstudyError, first_line
 from understudy.lake import Lake
 from understudy.runs.plan import Plan
 
 __all__ = ["Run", "Verdict"]
+
+_ENDS = {BadInput.exit_code: "bad input", GateFailed.exit_code: "gate failed"}
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,7 @@ class Run:
         if self.failed_verdicts():
             return "gate failed"
         error = self.last_error()
-        if error:
-            return "bad input" if error["exit_code"] == BadInput.exit_code else "crashed"
-        return "unfinished"
+        return _ENDS.get(error["exit_code"], "crashed") if error else "unfinished"
 
     def record_error(self, step: str, error: BaseException) -> None:
         """Keep what went wrong; errors are evidence and decide nothing."""

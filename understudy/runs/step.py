@@ -2,7 +2,8 @@
 
 A step's key is the digest of its name, the package version, its section and what its predecessors
 committed. Where a manifest stands already the step is skipped; where its key differs, the run was
-begun by another version or configuration and must not go on.
+begun by another version or configuration and must not go on. Attempts that were killed stay behind;
+whoever finds the step committed removes them.
 """
 
 import contextlib
@@ -18,12 +19,14 @@ import pyarrow as pa
 
 from understudy import __version__, schema
 from understudy.errors import BadInput, GateFailed, UnderstudyError, first_line
-from understudy.lake import Lake, no_space
+from understudy.lake import Lake, unwritable
 from understudy.runs.plan import Plan
 from understudy.runs.record import Run, Verdict
 from understudy.section import canonical_json
 
 __all__ = ["Outcome", "Step", "execute", "say_error"]
+
+_ATTEMPT = "attempt-"
 
 
 @dataclass
@@ -59,9 +62,23 @@ class Step:
 
     def dataset(self, step: str, table: str) -> Any:
         """A predecessor's table, checked against its declaration."""
-        dataset = self.lake.dataset(self.run.table_path(step, table))
+        path = self.run.table_path(step, table)
+        dataset = self.lake.dataset(path)
+        self._complete(step, table, path)
         schema.check(table, _without_day(dataset.schema), self.plan.heads)
         return dataset
+
+    def _complete(self, step: str, table: str, path: str) -> None:
+        """A file that was removed would be rows lost in silence."""
+        manifest = self.run.manifest(step)
+        assert manifest is not None, "the table's path came from it"
+        committed = {file["name"] for file in manifest["tables"][table]["files"]}
+        missing = sorted(committed - set(self.lake.files(path)))
+        if missing:
+            raise BadInput(
+                f"{self.lake.path(path, missing[0])}: expected the file that step {step} committed, found none; "
+                "restore it from a copy, or start a fresh run with `understudy run --again`"
+            )
 
     def table_uri(self, step: str, table: str) -> str:
         """A predecessor's table as Spark reads it, checked against its declaration."""
@@ -116,7 +133,7 @@ def execute(
     try:
         manifest = _execute(lake, run, name, section, body, needs)
     except Exception as error:
-        if not isinstance(error, GateFailed):
+        if not isinstance(error, GateFailed) or not run.failed_verdicts():
             say_error(name, error)
             # On a full disk the record cannot say it; the line above still reaches the user.
             with contextlib.suppress(OSError, UnderstudyError):
@@ -163,12 +180,22 @@ def _execute(
             f"run {run.id}, step {name}: expected a record by this version ({__version__}) and configuration, "
             f"found one by version {done['version']}; start a fresh run with `understudy run --again`"
         )
+    _sweep(lake, f"{run.folder}/steps/{name}", done["attempt"])
     return done
+
+
+def _sweep(lake: Lake, folder: str, committed: str) -> None:
+    """Remove the attempts that can win no more: of killed processes, and of late ones, which then lose."""
+    for name in lake.names(folder):
+        attempt = f"{folder}/{name}"
+        if name.startswith(_ATTEMPT) and attempt != committed:
+            with contextlib.suppress(OSError):  # a late process may still write there; the next to come sweeps again
+                lake.remove(attempt)
 
 
 def _attempt(lake: Lake, run: Run, plan: Plan, name: str, key: str, body: Callable[[Step], Outcome]) -> dict[str, Any]:
     folder = f"{run.folder}/steps/{name}"
-    step = Step(lake, run, plan, name, f"{folder}/attempt-{uuid.uuid4().hex[:12]}")
+    step = Step(lake, run, plan, name, f"{folder}/{_ATTEMPT}{uuid.uuid4().hex[:12]}")
     started = time.monotonic()
     try:
         outcome = body(step)
@@ -195,12 +222,12 @@ def _attempt(lake: Lake, run: Run, plan: Plan, name: str, key: str, body: Callab
             "seconds": round(time.monotonic() - started, 3),
         }
         won = lake.create_json(f"{folder}/manifest.json", manifest)
-    except OSError as error:
+    except BaseException as error:
         lake.remove(step.attempt)
-        raise no_space(error, lake.path(step.attempt)) from error
-    except BaseException:
-        lake.remove(step.attempt)
-        raise
+        committed = run.manifest(name)
+        if committed is not None and isinstance(error, Exception):
+            return committed  # too late, and it may have lost its attempt to the winner
+        raise unwritable(error, lake.path(step.attempt)) if isinstance(error, OSError) else error
     if won:
         return manifest
     lake.remove(step.attempt)

@@ -123,17 +123,21 @@ def _random_share(kept: DataFrame, sampling: Sampling) -> DataFrame:
 
 
 def _report(considered: DataFrame, kept: DataFrame, heads: tuple[str, ...]) -> dict[str, Any]:
-    """Rows, positives and weight, per rule (before and after) and per split."""
+    """Rows, positives and weight, per rule (before and after) and per split; which releases ranked the kept rows."""
     positives = [F.sum(F.col(f"label_{h}").cast("double")).alias(h) for h in heads]
     per_rule = considered.groupBy("rule", "split").agg(
         F.count("*").alias("rows"),
         F.count_if("kept").alias("kept"),
         F.sum(1 / F.col("inclusion_probability")).alias("traffic"),
         F.sum(F.when(F.col("kept"), F.col("sample_weight"))).alias("estimated_traffic"),
+        F.collect_set(F.when(F.col("kept"), F.col("release"))).alias("releases"),
         *positives,
     )
     rows = sorted((row.asDict() for row in per_rule.collect()), key=lambda row: (row["split"], row["rule"]))
+    ranked_by: set[str] = set()
     for row in rows:
+        ranked_by.update(row.pop("releases"))
         row["traffic"], row["estimated_traffic"] = round(row["traffic"], 6), round(row["estimated_traffic"] or 0.0, 6)
         row["positives"] = {head: row.pop(head) or 0.0 for head in heads}
-    return {"rules": rows, "considered": sum(row["rows"] for row in rows), "rows": kept.count()}
+    considered_rows = sum(row["rows"] for row in rows)
+    return {"rules": rows, "considered": considered_rows, "rows": kept.count(), "ranked_by": sorted(ranked_by)}

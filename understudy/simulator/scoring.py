@@ -9,10 +9,10 @@ from understudy import releases
 from understudy.inputs import Feeds, Inputs
 from understudy.lake import Lake
 from understudy.ranker.served import Served
+from understudy.simulator.config import World
 from understudy.simulator.feed import times_us
 from understudy.simulator.live import Live
 from understudy.simulator.rankers import WORTH
-from understudy.simulator.config import World
 from understudy.simulator.traffic import Ranker, Requests, Scores
 from understudy.simulator.world import ACTIONS
 

@@ -58,15 +58,17 @@ class Checkpoints:
         """Read the newest checkpoint of this training back, or None."""
         for name in reversed(self.lake.names(self.folder)):
             if name.endswith(f"-{self.key[:16]}.safetensors"):
-                return self._load(name, model, optimizer)
+                state = self._load(name, model, optimizer)
+                if state is not None:
+                    return state
         return None
 
     def _load(self, name: str, model: RankerModel, optimizer: torch.optim.Optimizer) -> State | None:
-        data = self.lake.read_bytes(self.folder, name)
         try:
+            data = self.lake.read_bytes(self.folder, name)
             tensors = safetensors.torch.load(data)
             stand = json.loads(_metadata(data)["state"])
-        except (SafetensorError, KeyError, ValueError):
+        except (FileNotFoundError, SafetensorError, KeyError, ValueError):
             return None
         device = next(model.network.parameters()).device
         model.network.load_state_dict(_below(tensors, "weights."))
@@ -78,10 +80,6 @@ class Checkpoints:
             torch.cuda.set_rng_state(tensors["random.cuda"])
         best = {name: tensor.to(device) for name, tensor in _below(tensors, "best.").items()}
         return State(**stand, best_weights=best)
-
-    def clear(self) -> None:
-        """Remove all, when the result is committed."""
-        self.lake.remove(self.folder)
 
 
 def checkpoint_key(parts: dict[str, str]) -> str:

@@ -1,5 +1,6 @@
 """The step ``train_ranker``: a student from labels, and from the teacher where there is one."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 
 from understudy import __version__, schema
 from understudy.inputs import Inputs, encode
+from understudy.lake import Lake
 from understudy.ranker.files import to_files
 from understudy.ranker.fitting import new_model
-from understudy.runs import Outcome, Step, execute
+from understudy.runs import Outcome, Run, Step, execute
 from understudy.section import part
 from understudy.training.batches import Rows
 from understudy.training.checkpoint import Checkpoints, checkpoint_key
@@ -36,7 +38,15 @@ def run(lake: str, run_id: str, section: str) -> dict[str, Any]:
     """
     training = part(Training, section, "training")
     body = lambda step: _body(step, training, section)  # noqa: E731
-    return execute(lake, run_id, NAME, section, body, needs=["retrieve_features", "check_drift"])
+    manifest = execute(lake, run_id, NAME, section, body, needs=["retrieve_features", "check_drift"])
+    opened = Lake.open(lake)
+    with contextlib.suppress(OSError):  # a late trainer may still write there, and clears it when it has lost
+        opened.remove(_checkpoints(Run(opened, run_id)))
+    return manifest
+
+
+def _checkpoints(run: Run) -> str:
+    return f"{run.folder}/steps/{NAME}/checkpoints"
 
 
 def choose_device(wanted: str) -> str:
@@ -75,7 +85,7 @@ def _body(step: Step, config: Training, section: str) -> Outcome:
     )
     parts = {"section": section, "plan": str(step.plan.to_json()), "version": __version__, "device": device}
     parts |= {"torch": torch.__version__, "inputs": inputs.to_json()}
-    checkpoints = Checkpoints(step.lake, f"{step.run.folder}/steps/{NAME}/checkpoints", checkpoint_key(parts))
+    checkpoints = Checkpoints(step.lake, _checkpoints(step.run), checkpoint_key(parts))
     state = fit(
         model,
         train_rows,
@@ -98,7 +108,6 @@ def _body(step: Step, config: Training, section: str) -> Outcome:
         "device": device,
         "threads": config.threads,
     }
-    checkpoints.clear()
     return Outcome(tables=tables, files=sorted(files), figures=figures)
 
 
