@@ -84,8 +84,12 @@ class Contest:
             self.tallies[name].expected += float(looks @ true)
 
     def figures(self, first: int = 0, last: int = 1 << 30) -> dict[str, dict[str, Any]]:
-        """Per ranker over the days from ``first`` to ``last``: worth per request, share of the oracle's lift over random, and
-        of the whole span AUC of a click and calibration ratio on the random slice (None where not known).
+        """What each ranker reached.
+
+        Returns:
+            per ranker ``worth`` per request and ``lift`` (share of the oracle's over random) on the days from
+            ``first`` to ``last``; ``auc`` of a click and ``calibration_ratio`` on the random slice of the whole
+            span, None where not known.
         """
         worth = {name: _mean(tally, first, last) for name, tally in self.tallies.items()}
         lift = worth["oracle"] - worth["random"]

@@ -64,7 +64,7 @@ def log_day(
     heads = config.heads
     frame = _Frame(world, requests, outcomes, config)
     seen, rate = outcomes.seen.ravel(), frame.rate
-    kept = (seen & keeps(frame.row_keys, frame.done(heads).any(1), rate)) | frame.random
+    kept = (seen & keeps(frame.row_keys, np.logical_or.reduce(frame.done(heads), axis=1), rate)) | frame.random
     rng = np.random.default_rng([world.seed, 6, day])
     impressions = frame.impressions(_some_twice(np.flatnonzero(kept), rng), rate, release, heads)
     actions = frame.actions(rng)
@@ -83,7 +83,7 @@ def shown_of(config: Config, world: World, requests: Requests, outcomes: Outcome
     frame = _Frame(world, requests, outcomes, config)
     in_time = frame.delay_us <= duration_s(config.labels.attribution_window) * 1_000_000
     labels = frame.done(config.heads) & in_time[:, [ACTIONS.index(head) for head in config.heads]]
-    positive = labels.any(1)
+    positive: npt.NDArray[np.bool_] = np.logical_or.reduce(labels, axis=1)
     kept = np.flatnonzero(outcomes.seen.ravel() & keeps(frame.row_keys, positive, frame.rate))
     request = frame.request[kept]
     return Shown(

@@ -48,8 +48,8 @@ def scores_of(model: Model, heads: tuple[str, ...], feeds: Feeds, shape: tuple[i
     """Scores of R × N candidates; an action that is no head counts as never done."""
     probabilities = np.zeros((shape[0] * shape[1], len(ACTIONS)))
     probabilities[:, [ACTIONS.index(head) for head in heads]] = model(feeds)
-    probabilities = probabilities.reshape(*shape, len(ACTIONS))
-    return Scores(probabilities @ WORTH, probabilities)
+    whole = probabilities.reshape(*shape, len(ACTIONS))
+    return Scores(whole @ WORTH, whole)
 
 
 def ranked_by(model: Model, live: Live, world: World) -> Ranker:

@@ -218,7 +218,7 @@ def _be_born(state: State, count: int, rng: np.random.Generator, day: int) -> No
 
 
 def _shift(state: State, config: World, rng: np.random.Generator) -> None:
-    """A share of the users turn to other topics and types at once; all turn to other fashions, and from new to lasting."""
+    """A share of the users turn to other topics and types; all turn to other fashions, and from new to lasting."""
     moved = np.flatnonzero(rng.random(len(state.taste)) < config.shift_share)
     state.topic_of_user[moved] = rng.integers(0, len(state.topics), (len(moved), 3))
     state.taste[moved] = _tastes(state.topics, state.topic_of_user[moved], rng)
