@@ -8,11 +8,10 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from understudy import strict_yaml
 from understudy.calibration.config import Calibration
 from understudy.drift.config import Drift
-from understudy.errors import BadInput, first_line
+from understudy.errors import BadInput
 from understudy.evaluation.config import Evaluation
 from understudy.features.config import Features
 from understudy.logs.config import Labels, Logging, Source
@@ -23,10 +22,6 @@ from understudy.simulator.config import World
 from understudy.training.config import Training
 
 __all__ = ["Config", "Window", "load"]
-
-_MAX_BYTES = 1 << 20
-_MAX_VALUES = 100_000
-_MERGE = "tag:yaml.org,2002:merge"
 
 
 @section
@@ -99,76 +94,12 @@ def _plain(value: Any) -> Any:
 
 
 def load(path: str | Path) -> Config:
-    """Read and validate a configuration.
+    """Read and validate a configuration; a key ``base`` names the file beside it that it changes.
 
     Raises:
         BadInput: names the path of the key, what was expected and what was found.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise BadInput(
-            f"configuration {path}: expected a file, found none ({error.strerror}); correct --config"
-        ) from error
-    if len(data) > _MAX_BYTES:
-        raise BadInput(
-            f"configuration {path}: expected at most {_MAX_BYTES} bytes, found {len(data)}; correct --config"
-        )
-    try:
-        value = yaml.load(data, _Strict)
-        size = _size(value, {})
-    except (RecursionError, ValueError) as error:
-        raise BadInput(
-            f"configuration {path}: expected plain nested keys, found {first_line(error)}; write it out"
-        ) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = (getattr(error, "problem", None) or "not text").removeprefix("found ")
-        raise BadInput(f"configuration {path}{where}: expected YAML, found {problem}; mend that line") from error
-    if size > _MAX_VALUES:
-        raise BadInput(
-            f"configuration {path}: expected at most {_MAX_VALUES} values, found {size}, its YAML aliases written out; "
-            "remove some"
-        )
-    if not isinstance(value, dict):
-        raise BadInput(
-            f"configuration {path}: expected keys such as source, found {type(value).__name__}; see examples/"
-        )
-    return parse(value, str(path))
-
-
-class _Strict(yaml.SafeLoader):
-    """Safe YAML in which a key may stand only once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        known = set()
-        for key, _ in node.value:
-            name = key.value if isinstance(key.value, str) else id(key)
-            if key.tag != _MERGE and name in known:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} twice", key.start_mark)
-            known.add(name)
-        return super().construct_mapping(node, deep)
-
-
-def _size(value: Any, known: dict[int, int]) -> int:
-    """How many values there are when aliases are written out.
-
-    Args:
-        known: identity → size of what was counted; 0 while it is being counted.
-
-    Raises:
-        ValueError: a value contains itself.
-    """
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = 0
-        parts = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_size(part, known) for part in parts)
-    if not known[id(value)]:
-        raise ValueError("a value that contains itself")
-    return known[id(value)]
+    return parse(strict_yaml.read(Path(path)), str(path))
 
 
 def parse(value: dict[str, Any], where: str) -> Config:

@@ -80,3 +80,26 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_examples_are_valid_and_survive_canonical_json(path: Path) -> None:
     config = configuration.load(path)
     assert from_json(configuration.Config, canonical_json(config)) == config
+
+
+def test_a_variation_adds_to_its_base(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(MINIMAL + "sampling: {negative_rate: 0.5, seed: 3}\n")
+    (tmp_path / "own.yaml").write_text("base: base.yaml\nsampling: {seed: 4}\nwindow: {days: 3}\n")
+    found = configuration.load(tmp_path / "own.yaml")
+    assert (found.sampling.negative_rate, found.sampling.seed, found.window.days) == (0.5, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        ("../base.yaml", "base: expected the name of a file beside it, found '../base.yaml'"),
+        ("7", "base: expected the name of a file beside it, found 7"),
+        ("none.yaml", "none.yaml: expected a file, found none"),
+        ("own.yaml", "base: expected a file without a base, found one in own.yaml"),
+    ],
+)
+def test_a_base_that_cannot_be_used_is_one_clear_line(tmp_path: Path, base: str, expected: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"base: {base}\n")
+    with pytest.raises(BadInput) as error:
+        configuration.load(tmp_path / "own.yaml")
+    assert expected in str(error.value)

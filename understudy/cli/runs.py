@@ -42,7 +42,8 @@ def show_run(run_id: str, lake: str, as_json: bool) -> None:
     verdicts = [{"step": step, **v} for step, manifest in steps.items() for v in manifest["verdicts"]]
     whole = _brief(run) | {"verdicts": verdicts, "seconds": {s: m["seconds"] for s, m in steps.items()}}
     if as_json:
-        print_json(whole | {"plan": run.plan().to_json()})
+        figures = {step: manifest["figures"] for step, manifest in steps.items()}
+        print_json(whole | {"plan": run.plan().to_json(), "figures": figures})
         return
     print_table(f"run {run.id}: {whole['status']}", ("step", "seconds"), list(whole["seconds"].items()))
     print_table(

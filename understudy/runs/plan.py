@@ -1,7 +1,9 @@
 """A run's plan: written once, read by every step and by every rerun."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from understudy.errors import BadInput
 
 __all__ = ["Plan"]
 
@@ -52,5 +54,15 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Plan":
+        """Read back what ``to_json`` wrote.
+
+        Raises:
+            BadInput: another version wrote it, with other fields.
+        """
+        if set(value) != {one.name for one in fields(cls)}:
+            raise BadInput(
+                f"run {value.get('run_id')}: expected a plan of this version, found one by version "
+                f"{value.get('version')} with other fields; start a fresh lake, or use that version"
+            )
         tuples = {"heads": tuple(value["heads"]), "quarantined": tuple(value["quarantined"])}
         return cls(**{**value, **tuples})

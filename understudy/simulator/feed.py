@@ -21,7 +21,7 @@ from understudy.section import duration_s
 from understudy.simulator.config import World
 from understudy.simulator.live import Shown
 from understudy.simulator.traffic import Outcomes, Requests
-from understudy.simulator.world import ACTIONS, CONTENT_TYPES, SURFACES, State
+from understudy.simulator.world import ACTIONS, COHORTS, CONTENT_TYPES, SURFACES, State, cohorts_of
 
 __all__ = ["TRUTH", "day_of", "log_attributes", "log_day", "logged_days", "shown_of", "start_us", "times_us"]
 
@@ -192,6 +192,7 @@ def log_attributes(lake: Lake, config: Config, state: State) -> None:
         {
             "user_id": _names("u", np.arange(len(state.taste))),
             "joined_day": pa.array(np.floor(state.joined), pa.float64()),
+            "cohort": pa.array(np.array(COHORTS)[cohorts_of(state)].tolist(), pa.string()),
         }
     )
     kinds = np.array(CONTENT_TYPES)[state.kind]

@@ -17,14 +17,15 @@ from understudy import schema
 from understudy.features.config import Features
 from understudy.hashing import hash64
 from understudy.inputs import IDS, NEVER, Feeds, Inputs, local_hour
-from understudy.simulator.world import CONTENT_TYPES, SURFACES, State
+from understudy.simulator.world import COHORTS, CONTENT_TYPES, SURFACES, State, cohorts_of
 
 __all__ = ["Live", "Shown", "inputs_of"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-_TYPE, _BORN, _JOINED = "item_profile__content_type", "item_profile__born_day", "user_profile__joined_day"
+_TYPE, _BORN = "item_profile__content_type", "item_profile__born_day"
+_COHORT, _JOINED = "user_profile__cohort", "user_profile__joined_day"
 _BY_NAME = np.argsort(SURFACES)
 
 
@@ -33,7 +34,7 @@ def inputs_of(heads: tuple[str, ...], time_zone: str, features: Features) -> Inp
     return Inputs(
         heads=heads,
         time_zone=time_zone,
-        categorical=(*IDS, "surface", "hour", _TYPE),
+        categorical=(*IDS, "surface", "hour", _TYPE, _COHORT),
         numeric=(_BORN, _JOINED),
         half_lives=features.half_lives,
         recent_events=features.recent_events,
@@ -120,12 +121,10 @@ class Live:
         names = self.names
         hour = local_hour(pa.array(us).cast(schema.TIMESTAMP), self.inputs.time_zone)
         ids = (names.users[users][row], names.items[flat], names.creators[creators], names.topics[topics])
-        request = (
-            names.surfaces[surfaces][row],
-            names.hours[hour.astype(np.int64)][row],
-            names.types[self.state.kind[flat]],
-        )
-        found["categorical"][:] = np.stack([*ids, *request], axis=1)
+        request = (names.surfaces[surfaces], names.hours[hour.astype(np.int64)])
+        cohort = names.cohorts[cohorts_of(self.state)[users]]
+        others = (*(column[row] for column in request), names.types[self.state.kind[flat]], cohort[row])
+        found["categorical"][:] = np.stack([*ids, *others], axis=1)
         found["numeric"][:, 0] = np.floor(self.state.born[flat])
         found["numeric"][:, 1] = np.floor(self.state.joined[users])[row]
         for v, (history, keys) in enumerate(zip(self.histories, (users[row], flat, creators, topics), strict=True)):
@@ -249,6 +248,7 @@ class _Names:
     def __init__(self) -> None:
         self.users = self.items = self.creators = self.topics = np.zeros(0, np.int64)
         self.surfaces, self.types = hash64(pa.array(SURFACES)), hash64(pa.array(CONTENT_TYPES))
+        self.cohorts = hash64(pa.array(COHORTS))
         self.hours = hash64(pa.array([str(hour) for hour in range(24)]))
 
     def grow(self, state: State) -> None:

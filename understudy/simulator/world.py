@@ -15,7 +15,18 @@ import numpy.typing as npt
 
 from understudy.simulator.config import World
 
-__all__ = ["ACTIONS", "CONTENT_TYPES", "SURFACES", "State", "Truth", "new_state", "next_day", "truth"]
+__all__ = [
+    "ACTIONS",
+    "COHORTS",
+    "CONTENT_TYPES",
+    "SURFACES",
+    "State",
+    "Truth",
+    "cohorts_of",
+    "new_state",
+    "next_day",
+    "truth",
+]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -23,6 +34,7 @@ Integers = npt.NDArray[np.int64]
 ACTIONS = ("click", "hide", "save")
 CONTENT_TYPES = ("video", "photo", "article", "live")
 SURFACES = ("home", "following", "explore")
+COHORTS = ("founding", "new")
 DIMENSIONS = 8
 
 _TASTE_KEPT = 0.95  # from one day to the next
@@ -129,6 +141,12 @@ def next_day(state: State, config: World) -> None:
         _shift(state, config, rng)
     _join(state, config.new_users_per_day, rng, joined=np.full(config.new_users_per_day, float(state.day)))
     _be_born(state, config.new_items_per_day, rng, state.day)
+
+
+def cohorts_of(state: State) -> Integers:
+    """(U,): the place in ``COHORTS`` of each user, who joined before the first day or since."""
+    cohorts: Integers = (state.joined >= 0).astype(np.int64)
+    return cohorts
 
 
 def truth(
