@@ -72,7 +72,7 @@ def address(tmp_path: Path) -> Iterator[tuple[str, int]]:
     """A server with small limits, in a thread of this process."""
     logging = load(ROOT / "examples" / "collector.yaml").logging
     assert logging is not None
-    limits = Limits(body_s=0.3, head_s=0.3, head_bytes=4_000, connections=8, batches=2)
+    limits = Limits(body_s=3, head_s=2, head_bytes=4_000, connections=8, batches=2)
 
     def journal() -> Journal:
         return Journal(tmp_path / "state.db", logging, keep_s=3_600)
@@ -91,7 +91,7 @@ def address(tmp_path: Path) -> Iterator[tuple[str, int]]:
     listening.close()
 
 
-def talk(address: tuple[str, int], *parts: bytes, timeout: float = 5) -> bytes:
+def talk(address: tuple[str, int], *parts: bytes, timeout: float = 20) -> bytes:
     """Everything that the server says until it closes the connection."""
     with socket.create_connection(address, timeout=timeout) as connection:
         said = b""
@@ -112,13 +112,13 @@ HEAD = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\
 def test_a_head_that_does_not_come_is_not_waited_for(address: tuple[str, int], parts: list[bytes]) -> None:
     start = time.monotonic()
     assert talk(address, *parts) == b""
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 6
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(address: tuple[str, int]) -> None:
     said = talk(address, HEAD, b"Content-Length: 100\r\n\r\n", b'{"batch_id"')
     assert said.startswith(b"HTTP/1.1 408")
-    assert b"expected the whole batch within 0.3 s" in said
+    assert b"expected the whole batch within 3 s" in said
 
 
 @pytest.mark.parametrize("header", [b"X-Long: " + b"a" * 500_000, b"X: a\r\n" * 100_000])
@@ -146,14 +146,18 @@ def test_more_connections_than_allowed_are_turned_away(address: tuple[str, int])
 
 
 def test_slow_bodies_take_room_only_for_a_while(address: tuple[str, int]) -> None:
-    slow = [socket.create_connection(address) for _ in range(2)]
-    for one in slow:
-        one.sendall(HEAD + b"Content-Length: 100\r\n\r\n")
-    time.sleep(0.1)
     body: dict[str, Any] = {"batch_id": "b", "sent_at": 1, "events": []}
-    url = f"http://127.0.0.1:{address[1]}/v1/events"
-    assert httpx.post(url, json=body, headers=HEADERS).status_code == 429
-    time.sleep(0.5)
-    assert httpx.post(url, json=body, headers=HEADERS).status_code == 200
-    for one in slow:
-        one.close()
+    with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", headers=HEADERS) as client:
+        assert client.post("/v1/events", json=body).status_code == 200
+        slow = [socket.create_connection(address) for _ in range(2)]
+        for one in slow:
+            one.sendall(HEAD + b"Content-Length: 100\r\n\r\n")
+        while "waiting_bytes 200.0" not in client.get("/metrics").text:
+            time.sleep(0.01)
+        answers = [client.post("/v1/events", json=body).status_code]
+        while answers[-1] != 200:
+            time.sleep(0.05)
+            answers.append(client.post("/v1/events", json=body).status_code)
+        for one in slow:
+            one.close()
+    assert (answers[0], set(answers)) == (429, {429, 200})

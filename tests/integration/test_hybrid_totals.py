@@ -23,11 +23,11 @@ from understudy.logs.flush import flush
 from understudy.logs.journal import Journal
 from understudy.snapshot import Snapshot
 
-WORLDS, REQUESTS, ITEMS, SEEN = 1_000, 30, 12, 10
+WORLDS, REQUESTS, ITEMS, SEEN = 1_000, 20, 12, 10
 WINDOW_S = 1_800
 START_US = 1_767_614_400_000_000
 HEADS = ("click", "save")
-CONFIG = Config(logging=Logging(heads=HEADS, negative_keep_rate=0.3, random_share=0.05))
+CONFIG = Config(logging=Logging(heads=HEADS, negative_keep_rate=0.4, random_share=0.05))
 
 
 def world() -> pd.DataFrame:
