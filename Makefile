@@ -41,6 +41,9 @@ bench: install ## the comparisons behind the README's numbers (DATA=)
 	$(BIN)/python benchmarks/refresh.py --data "$(DATA)"
 	$(BIN)/python benchmarks/trees.py --data "$(DATA)"
 	$(BIN)/python benchmarks/collector.py
+	$(BIN)/python benchmarks/simulator.py
+	$(BIN)/python benchmarks/position.py
+	$(BIN)/python benchmarks/closed_loop.py
 
 .PHONY: lock
 lock: install ## resolve the exact versions of every role anew (needs uv)
