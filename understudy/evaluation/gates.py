@@ -14,7 +14,7 @@ _LEVEL = 0.05
 def non_inferiority(head: str, against: str, diff: dict[str, Any] | None, margin: float, *, primary: bool) -> Verdict:
     """AUC of candidate − reference. A primary head must show that it loses less than the margin.
 
-    Other heads are too rare to show it: they stop on harm shown, an interval wholly below zero.
+    Other heads are too rare to show it: they stop on harm shown, an interval wholly below the same margin.
     Against a baseline, which ranks by other means, the interval is wide; one above zero shows enough.
     """
     gate, figure = f"non-inferiority: {head}", f"AUC {head}, candidate − {against}"
@@ -24,8 +24,10 @@ def non_inferiority(head: str, against: str, diff: dict[str, Any] | None, margin
     low, high = diff["auc_interval"]
     text = f"{figure} is {diff['auc']:+.4f}, 95% interval [{low:+.4f}, {high:+.4f}]"
     if not primary:
-        outcome = "fail" if high < 0 else "pass"
-        return Verdict(gate, outcome, figure, diff["auc"], f"{text}; only harm shown stops this head")
+        outcome = "fail" if high < -margin else "pass"
+        return Verdict(
+            gate, outcome, figure, diff["auc"], f"{text}; only a loss beyond {margin:g} shown stops this head"
+        )
     better = against.startswith("baseline") and low > 0
     if (high - low) / 2 > margin and not better:
         reason = f"{text}: wider than ±{margin:g}, so it shows nothing; use more days, or a wider margin"
