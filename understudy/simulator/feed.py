@@ -191,7 +191,6 @@ def log_attributes(lake: Lake, config: Config, state: State) -> None:
     users = pa.table(
         {
             "user_id": _names("u", np.arange(len(state.taste))),
-            "joined_day": pa.array(np.floor(state.joined), pa.float64()),
             "cohort": pa.array(np.array(COHORTS)[cohorts_of(state)].tolist(), pa.string()),
         }
     )
@@ -202,7 +201,7 @@ def log_attributes(lake: Lake, config: Config, state: State) -> None:
             "creator_id": _names("c", state.creator),
             "topic_id": _names("t", state.topic),
             "content_type": pa.array(kinds.tolist(), pa.string()),
-            "born_day": pa.array(np.floor(state.born), pa.float64()),
+            "length_s": pa.array(state.length_s, pa.float64()),
         }
     )
     write_attributes(lake, config.heads, {"users": users, "items": items})

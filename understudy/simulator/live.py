@@ -24,8 +24,7 @@ __all__ = ["Live", "Shown", "inputs_of"]
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-_TYPE, _BORN = "item_profile__content_type", "item_profile__born_day"
-_COHORT, _JOINED = "user_profile__cohort", "user_profile__joined_day"
+_TYPE, _LENGTH, _COHORT = "item_profile__content_type", "item_profile__length_s", "user_profile__cohort"
 _BY_NAME = np.argsort(SURFACES)
 
 
@@ -35,7 +34,7 @@ def inputs_of(heads: tuple[str, ...], time_zone: str, features: Features) -> Inp
         heads=heads,
         time_zone=time_zone,
         categorical=(*IDS, "surface", "hour", _TYPE, _COHORT),
-        numeric=(_BORN, _JOINED),
+        numeric=(_LENGTH,),
         half_lives=features.half_lives,
         recent_events=features.recent_events,
         surfaces=features.max_surfaces,
@@ -125,8 +124,7 @@ class Live:
         cohort = names.cohorts[cohorts_of(self.state)[users]]
         others = (*(column[row] for column in request), names.types[self.state.kind[flat]], cohort[row])
         found["categorical"][:] = np.stack([*ids, *others], axis=1)
-        found["numeric"][:, 0] = np.floor(self.state.born[flat])
-        found["numeric"][:, 1] = np.floor(self.state.joined[users])[row]
+        found["numeric"][:, 0] = self.state.length_s[flat]
         for v, (history, keys) in enumerate(zip(self.histories, (users[row], flat, creators, topics), strict=True)):
             last_us, found["counters"][:, v] = history.read(keys)
             age_s = (us[row] - self.start_us - last_us) / 1e6

@@ -61,6 +61,7 @@ class State:
         topics: (T, D). appeal: (T,). surface_type: (surfaces, types). creators: (C,) topic of each.
         creator_effect: (C,).
         content: (I, D). quality, trend: (I,). topic, creator, kind: (I,). born: (I,) day, with its fraction.
+        length_s: (I,), which nobody cares about.
         novelty: log odds that a day of age costs.
     """
 
@@ -83,6 +84,7 @@ class State:
     creator: Integers
     kind: Integers
     born: Floats
+    length_s: Floats
     novelty: float
 
 
@@ -124,6 +126,7 @@ def new_state(config: World) -> State:
         creator=np.empty(0, np.int64),
         kind=np.empty(0, np.int64),
         born=np.empty(0),
+        length_s=np.empty(0),
         novelty=_NOVELTY,
     )
     _join(state, config.users, rng, joined=-rng.exponential(60, config.users) - 7)
@@ -233,6 +236,7 @@ def _be_born(state: State, count: int, rng: np.random.Generator, day: int) -> No
     shares = np.array([0.45, 0.3, 0.17, 0.08])
     state.kind = np.concatenate([state.kind, rng.choice(len(CONTENT_TYPES), count, p=shares)])
     state.born = np.concatenate([state.born, day + rng.random(count)])
+    state.length_s = np.concatenate([state.length_s, np.round(rng.lognormal(3.4, 0.8, count))])
 
 
 def _shift(state: State, config: World, rng: np.random.Generator) -> None:
