@@ -38,7 +38,10 @@ BAD = {
     "an unknown primary head": (MINIMAL + "evaluation: {primary_heads: [buy]}", "expected one of click, found 'buy'"),
     "a refresh that divides no day": (MINIMAL + "features: {refresh: 7h}", "a duration that divides a day"),
     "a rate that is no number": (MINIMAL + "sampling: {negative_rate: .nan}", "negative_rate: expected a number"),
-    "a bound without end": (MINIMAL + "training: {weight_decay: .inf}", "weight_decay: expected a number of at least 0"),
+    "a bound without end": (
+        MINIMAL + "training: {weight_decay: .inf}",
+        "weight_decay: expected a number of at least 0",
+    ),
     "a duration of ages": (MINIMAL + "labels: {attribution_window: 999999999d}", "labels: expected a duration"),
     "the same key twice": (MINIMAL + "window: {days: 3}\nwindow: {days: 4}", "found the key 'window' twice"),
     "a list as a key": ("? [a]\n: 1", "expected YAML"),

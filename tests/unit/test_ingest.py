@@ -66,7 +66,9 @@ def empty(folder: Path) -> None:
 
 def repack(change: Callable[[bytes], bytes]) -> Change:
     """A change of the main log's bytes, below its compression."""
-    return lambda folder: (folder / LOG).write_bytes(gzip.compress(change(gzip.decompress((folder / LOG).read_bytes()))))
+    return lambda folder: (folder / LOG).write_bytes(
+        gzip.compress(change(gzip.decompress((folder / LOG).read_bytes())))
+    )
 
 
 def folder_instead(folder: Path) -> None:

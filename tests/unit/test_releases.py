@@ -16,9 +16,7 @@ def lake(tmp_path: Path) -> Lake:
     return Lake.open_or_create(str(tmp_path))
 
 
-def release(
-    lake: Lake, name: str, teacher: str | None = None, data: str = "", ranked_by: tuple[str, ...] = ()
-) -> str:
+def release(lake: Lake, name: str, teacher: str | None = None, data: str = "", ranked_by: tuple[str, ...] = ()) -> str:
     parents = {"teacher": teacher, "data": data or name, "ranked_by": list(ranked_by)}
     content = {"window": {"start": "a", "end": name}, "teacher": teacher, "parents": parents}
     return build(lake, content, {"metrics.json": b"{}", "model.bin": name.encode()})

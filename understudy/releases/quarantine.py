@@ -42,10 +42,14 @@ def quarantined(lake: Lake) -> set[str]:
     """Releases that are marked, and all to which a fault has spread."""
     own = marks(lake)
     parents = {digest: read_manifest(lake, digest)["parents"] for digest in digests(lake)} if own else {}
-    spoiled = {parents[digest]["data"] for digest, mark in own.items() if mark["reason"] == "data" and digest in parents}
+    spoiled = {
+        parents[digest]["data"] for digest, mark in own.items() if mark["reason"] == "data" and digest in parents
+    }
     faulty = {digest for digest, mark in own.items() if mark["reason"] in SPREADING}
     faulty |= {digest for digest, one in parents.items() if one["data"] in spoiled}
-    while spread := {digest for digest, one in parents.items() if {one["teacher"], *one["ranked_by"]} & faulty} - faulty:
+    while (
+        spread := {digest for digest, one in parents.items() if {one["teacher"], *one["ranked_by"]} & faulty} - faulty
+    ):
         faulty |= spread
     return set(own) | faulty
 
