@@ -227,7 +227,9 @@ def _attempt(lake: Lake, run: Run, plan: Plan, name: str, key: str, body: Callab
         committed = run.manifest(name)
         if committed is not None and isinstance(error, Exception):
             return committed  # too late, and it may have lost its attempt to the winner
-        raise unwritable(error, lake.path(step.attempt)) if isinstance(error, OSError) else error
+        if isinstance(error, OSError):
+            raise unwritable(error, lake.path(step.attempt)) from error
+        raise
     if won:
         return manifest
     lake.remove(step.attempt)
