@@ -5,6 +5,7 @@ rows are a pandas frame, or the path of a Parquet file or folder, which need not
 """
 
 import os
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -255,4 +256,6 @@ def _range(start: datetime | None, end: datetime | None) -> tuple[str, str]:
 def _connection() -> duckdb.DuckDBPyConnection:
     db = duckdb.connect()
     db.execute("SET TimeZone='UTC'")
+    # Its default is a folder below the working directory, which a container may not write.
+    db.execute(f"SET temp_directory={literal(str(Path(tempfile.gettempdir(), f'understudy-duckdb-{os.getpid()}')))}")
     return db

@@ -62,9 +62,9 @@ def compact(
         impressions, actions: tables of the schema, in any order, with repeated rows.
         window_s: the attribution window in seconds.
     """
-    once = _once(impressions)
+    once = _once(impressions).cache()
     acted = actions.groupBy("row_key", "action").agg(F.min("ts").alias("acted"))
-    joined = acted.join(once.select("row_key", "ts"), "row_key", "left")
+    joined = acted.join(once.select("row_key", "ts"), "row_key", "left").cache()
     delay_us = spark.micros(F.col("acted")) - spark.micros(F.col("ts"))
     known = F.col("ts").isNotNull() & (delay_us >= 0)
     in_time = known & (delay_us <= window_s * 1_000_000)
@@ -82,6 +82,7 @@ def compact(
         .withColumns({**labels, "inclusion_probability": inclusion})
         .withColumn("day", spark.local_day(F.col("ts"), time_zone))
         .drop(*(f"done_{head}" for head in heads))
+        .cache()
     )
     counted = joined.agg(
         F.count("*").alias("actions"),

@@ -35,6 +35,7 @@ __all__ = ["Counts", "ingest"]
 _BATCH = 1 << 17
 _UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _TRIES = 5
+_SHARE_OF_DUCKDB = 0.75
 _DAY = "strftime(timezone(getvariable('zone'), make_timestamptz(us)), '%Y-%m-%d')"
 _OWN = ("_source", "_slice")
 
@@ -80,6 +81,7 @@ def ingest(
         with duckdb.connect(str(work / "stage.duckdb")) as db:
             db.execute(f"SET TimeZone={literal(config.time_zone)}")
             db.execute(f"SET temp_directory={literal(str(work))}")
+            _leave_room(db)
             db.execute("SET preserve_insertion_order=false")
             stage = _Stage(config, folder, db, progress)
             stage.read()
@@ -90,6 +92,12 @@ def ingest(
         raise UnderstudyError(f"lake {lake_uri}: expected to be its only writer for a moment, found others; try again")
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _leave_room(db: duckdb.DuckDBPyConnection) -> None:
+    """DuckDB takes 80% of the memory (of the container's, where it is bounded); Arrow's batches need some too."""
+    value, unit = str(db.sql("SELECT current_setting('memory_limit')").fetchall()[0][0]).split()
+    db.execute(f"SET memory_limit='{float(value) * _SHARE_OF_DUCKDB:.0f}{unit}'")
 
 
 def source_of(config: Config) -> Source:

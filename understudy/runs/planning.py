@@ -132,7 +132,8 @@ def _window_end(lake: Lake, config: Config, snapshot: Snapshot, wanted: str | No
         return newest
     day = str(_day(wanted, "--window-end"))
     if day > newest:
-        raise BadInput(f"--window-end {day}: expected a complete day, found none after {newest}; ingest it first")
+        option = "--to" if purpose == "evaluate" else "--window-end"
+        raise BadInput(f"{option} {day}: expected a complete day, found none after {newest}; ingest it first")
     return day
 
 
