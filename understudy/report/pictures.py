@@ -104,21 +104,19 @@ def days(out_of_time: dict[str, Any]) -> Markup:
 def lifts(by_day: dict[str, dict[str, float]], names: list[str], shift: str | None) -> Markup:
     """Share of the oracle's lift over random per day, a line per ranker; a mark where tastes shift."""
     colours = {"refreshed": _BLUE, "frozen": _RED, "popularity": _GREY, "ceiling": _AMBER}
+    days = sorted(by_day)
     with mpl.rc_context(_STYLE):
-        figure, axes = _panels(1, 3.6, width=9.0)
+        figure, axes = _panels(1, 3.8, width=9.0)
         for name in names:
-            known = [day for day in by_day if name in by_day[day]]
-            style = "--" if name == "ceiling" else "-"
-            shares = [100 * by_day[day][name] for day in known]
-            axes[0].plot(known, shares, f"o{style}", ms=3, label=name, color=colours[name])
-        if shift in by_day:
-            axes[0].axvline(shift, color=_GREY, linewidth=1, linestyle=":")
-            axes[0].annotate(
-                "tastes shift", (shift, 2), fontsize=8, color=_GREY, xytext=(4, 0), textcoords="offset points"
-            )
-        axes[0].set(ylabel="% of the oracle's lift over random")
-        axes[0].set_ylim(bottom=0)
-        axes[0].tick_params(axis="x", rotation=60)
+            known = [place for place, day in enumerate(days) if name in by_day[day]]
+            shares = [100 * by_day[days[place]][name] for place in known]
+            axes[0].plot(known, shares, "o--" if name == "ceiling" else "o-", ms=3, label=name, color=colours[name])
+        if shift in days:
+            place = days.index(shift)
+            axes[0].axvline(place, color=_GREY, linewidth=1, linestyle=":")
+            axes[0].annotate("tastes shift", (place, 2), (4, 0), textcoords="offset points", fontsize=8, color=_GREY)
+        axes[0].set(ylabel="% of the oracle's lift over random", ylim=(0, 100))
+        axes[0].set_xticks(range(len(days)), days, rotation=60)
         axes[0].legend(frameon=False, ncols=4, loc="upper left")
         return _svg(figure)
 
