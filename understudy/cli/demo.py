@@ -19,11 +19,27 @@ _EXAMPLE = "examples/simulated.yaml"
 @click.option("--weeks", default=3, show_default=True, type=click.IntRange(1, 52), help="With a release on stage.")
 @click.option("--users", type=click.IntRange(10, 1_000_000), help="On the first day; default: the configuration's.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed is another world.")
+@click.option(
+    "--ceiling",
+    default="last",
+    show_default=True,
+    type=click.Choice(["last", "every", "none"]),
+    help="Weeks in which the same network, taught by the truth, competes; a minute or two each.",
+)
 @click.option("--config", default=_EXAMPLE, show_default=True, metavar="FILE", help="A configuration with a world.")
 @click.option("--data", metavar="DIR", help="Real logs (KuaiRand) instead: two releases from them.")
 @lake_option
 @json_option
-def demo(weeks: int, users: int | None, seed: int, config: str, data: str | None, lake: str, as_json: bool) -> None:
+def demo(
+    weeks: int,
+    users: int | None,
+    seed: int,
+    ceiling: str,
+    config: str,
+    data: str | None,
+    lake: str,
+    as_json: bool,
+) -> None:
     """Watch a ranker keep itself fresh for several weeks.
 
     A feed is simulated, so the truth is known. Each week is ranked by the release of the week before,
@@ -49,13 +65,13 @@ def demo(weeks: int, users: int | None, seed: int, config: str, data: str | None
     started = time.monotonic()
     whole = _with_options(load(config), users, seed)
     world = world_of(whole)
-    settings = Settings(weeks=weeks)
+    settings = Settings(weeks=weeks, ceiling=ceiling)
     say = _saying(started)
     found = [
         week.to_json() for week in closed_loop(whole, lake, settings, say, lambda week: _tell(say, week.to_json()))
     ]
     headline = _headline(found)
-    page = write(Lake.open(lake), found, dataclasses.asdict(world), settings.ceiling, headline)
+    page = write(Lake.open(lake), found, dataclasses.asdict(world), settings.times, headline)
     if as_json:
         print_json({"seed": seed, "weeks": found, "headline": headline, "page": page})
         return

@@ -34,12 +34,17 @@ class Settings:
     Args:
         weeks: with a release on stage; one more comes before them.
         common_share: of requests on which rankers compete.
-        ceiling: rows of the ceiling per row of the product; 0: no ceiling.
+        ceiling: the weeks that have one: ``last``, ``every`` or ``none``. It takes longer than a release.
+        times: rows of the ceiling per row of the product.
     """
 
     weeks: int = 3
     common_share: float = 0.1
-    ceiling: int = 20
+    ceiling: str = "last"
+    times: int = 20
+
+    def has_ceiling(self, week: int) -> bool:
+        return self.ceiling == "every" or (self.ceiling == "last" and week == self.weeks)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class _Loop:
     def __init__(self, config: Config, lake: Lake, settings: Settings) -> None:
         self.config, self.lake, self.settings = config, lake, settings
         self.days = Days(config, lake)
-        self.ceiling = Ceiling(config.training, self.days.live.inputs, settings.ceiling, config.window.days)
+        self.ceiling = Ceiling(config.training, self.days.live.inputs, settings.times, config.window.days)
 
     def week(self, number: int, ranker: Ranker, release: str | None, models: dict[str, Model], say: Say) -> Week:
         days, world = self.days, self.days.world
@@ -78,7 +83,7 @@ class _Loop:
             contest.compare(chosen, feeds_of(days.live, world, chosen) if models else {}, days.popularity)
 
         def after(span: Requests, outcomes: Outcomes, kept: int) -> None:
-            if self.settings.ceiling:
+            if self._teaches_ceiling(days.state.day):
                 self.ceiling.gather(days.state, world, days.live, span, kept)
             random = np.flatnonzero(outcomes.random)
             if models and len(random):
@@ -96,6 +101,11 @@ class _Loop:
             for day in range(first, first + DAYS)
         }
         return Week(number, feed.day_of(world, first), release, contest.figures(), by_day)
+
+    def _teaches_ceiling(self, day: int) -> bool:
+        """Whether the day lies in the window of a ceiling that is still to come."""
+        following = range(day // DAYS + 1, self.settings.weeks + 1)
+        return any(self.settings.has_ceiling(n) and day >= n * DAYS - self.config.window.days for n in following)
 
     def _calibrate(self, contest: Contest, requests: Requests, outcomes: Outcomes) -> None:
         us = feed.times_us(self.days.world, requests)
@@ -125,7 +135,7 @@ def run_weeks(
         refreshed = release_model(lake, release, live)
         frozen = frozen or refreshed
         models = {"refreshed": refreshed, "frozen": frozen}
-        if settings.ceiling:
+        if settings.has_ceiling(number):
             say(f"training the ceiling on {loop.ceiling.rows()} true probabilities")
             models["ceiling"] = loop.ceiling.fit()
         say(f"week {number}: release {release[:12]} ranks")
