@@ -35,7 +35,8 @@ __all__ = ["Counts", "ingest"]
 _BATCH = 1 << 17
 _UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _TRIES = 5
-_SHARE_OF_DUCKDB = 0.75
+_SHARE_OF_DUCKDB = 0.5
+_BYTES_A_ROW = 800  # of a group while duplicates are removed, with room to spare; more rows go part by part
 _DAY = "strftime(timezone(getvariable('zone'), make_timestamptz(us)), '%Y-%m-%d')"
 _OWN = ("_source", "_slice")
 
@@ -90,14 +91,24 @@ def ingest(
                 if done is not None:
                     return done
         raise UnderstudyError(f"lake {lake_uri}: expected to be its only writer for a moment, found others; try again")
+    except duckdb.OutOfMemoryException as error:
+        raise UnderstudyError(
+            f"--source {source}: expected memory for these files, found too little; "
+            "give the process more, or ingest fewer files at a time"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def _leave_room(db: duckdb.DuckDBPyConnection) -> None:
-    """DuckDB takes 80% of the memory (of the container's, where it is bounded); Arrow's batches need some too."""
+    """DuckDB takes 80% of the memory (of the container's, where it is bounded); Python and Arrow's batches need some."""
+    db.execute(f"SET memory_limit='{int(_memory_bytes(db) * _SHARE_OF_DUCKDB) >> 10}KiB'")
+
+
+def _memory_bytes(db: duckdb.DuckDBPyConnection) -> int:
+    """What DuckDB may take."""
     value, unit = str(db.sql("SELECT current_setting('memory_limit')").fetchall()[0][0]).split()
-    db.execute(f"SET memory_limit='{float(value) * _SHARE_OF_DUCKDB:.0f}{unit}'")
+    return int(float(value) * 1024 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit))
 
 
 def source_of(config: Config) -> Source:
@@ -315,13 +326,15 @@ class _Merge:
         smallest = ", ".join(f"min({c}) AS {c}" for c in ("user_id", "us", "position", "surface", "slice"))
         before = _count(self.db, "old_impressions")
         self.progress("removing duplicates")
-        self.db.execute(
-            f"CREATE OR REPLACE TABLE merged AS SELECT *, {_DAY} AS day FROM "
-            f"(SELECT request_id, item_id, {smallest}{largest} FROM "
-            f"(SELECT {columns}{outcomes} FROM new_impressions UNION ALL "
-            f"SELECT {columns}{outcomes} FROM old_impressions)"
-            " GROUP BY request_id, item_id)"
-        )
+        parts = 1 + (before + _count(self.db, "new_impressions")) * _BYTES_A_ROW // _memory_bytes(self.db)
+        for part in range(parts):
+            self.db.execute(
+                f"{'INSERT INTO merged' if part else 'CREATE OR REPLACE TABLE merged AS'} SELECT *, {_DAY} AS day FROM "
+                f"(SELECT request_id, item_id, {smallest}{largest} FROM "
+                f"(SELECT {columns}{outcomes} FROM new_impressions UNION ALL "
+                f"SELECT {columns}{outcomes} FROM old_impressions)"
+                f" WHERE hash(request_id, item_id) % {parts} = {part} GROUP BY request_id, item_id)"
+            )
         for (day,) in self.db.execute("SELECT DISTINCT day FROM merged ORDER BY day").fetchall():
             self.progress(f"writing {day}")
             self._write_day(day)
@@ -350,15 +363,14 @@ class _Merge:
         for one in sorted(touched):
             impressions = self.before.dataset(self.lake, "impressions", one, one)
             actions = self.before.dataset(self.lake, "actions", one, one)
-            values = "".join(
-                f", coalesce(max(a.value) FILTER (WHERE a.action = {literal(h)}), 0) AS {quoted(f'y_{h}')}"
-                for h in heads
-            )
+            done = "".join(f", max(value) FILTER (WHERE action = {literal(h)}) AS {quoted(f'y_{h}')}" for h in heads)
+            values = "".join(f", coalesce(done.{quoted(f'y_{h}')}, 0) AS {quoted(f'y_{h}')}" for h in heads)
             self.db.register("i", impressions)
             self.db.register("a", actions)
             self.db.execute(
                 "INSERT INTO old_impressions BY NAME SELECT i.request_id, i.user_id, i.item_id, epoch_us(i.ts) AS us, "
-                f"i.position, i.surface, i.slice{values} FROM i LEFT JOIN a ON i.row_key = a.row_key GROUP BY ALL"
+                f"i.position, i.surface, i.slice{values} "
+                f"FROM i LEFT JOIN (SELECT row_key{done} FROM a GROUP BY row_key) AS done USING (row_key)"
             )
             self.db.unregister("i")
             self.db.unregister("a")
