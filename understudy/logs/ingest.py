@@ -101,7 +101,7 @@ def ingest(
 
 
 def _leave_room(db: duckdb.DuckDBPyConnection) -> None:
-    """DuckDB takes 80% of the memory (of the container's, where it is bounded); Python and Arrow's batches need some."""
+    """DuckDB takes 80% of the memory (of the container's, where it is bounded); Python and Arrow need some."""
     db.execute(f"SET memory_limit='{int(_memory_bytes(db) * _SHARE_OF_DUCKDB) >> 10}KiB'")
 
 
