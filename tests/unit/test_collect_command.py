@@ -55,7 +55,7 @@ CASES: list[tuple[str, list[str], Callable[[Path], None], str, str]] = [
     ("no database", [], no_database, TOKEN, "expected stores that open, found: file is not a database"),
     ("later version", [], of_a_later_version, TOKEN, "expected a journal of version 1, found 99"),
     ("in use", [], held, TOKEN, "state.db: expected no other collector on this file, found one"),
-    ("no lake", [], a_file_as_lake, TOKEN, "expected a folder to write to, found"),
+    ("no lake", [], a_file_as_lake, TOKEN, "expected a folder, found a file; correct --lake"),
     ("no Redis", ["--redis", "redis://127.0.0.1:1/0"], nothing, TOKEN, "--redis redis://127.0.0.1:1/0: expected"),
     ("no URL", ["--redis", "nonsense"], nothing, TOKEN, "--redis nonsense: expected stores that open, found"),
     ("port in use", ["--port", "{port}"], nothing, TOKEN, "expected a free address, found: Address already in use"),
