@@ -1,5 +1,6 @@
 """The demo as a newcomer runs it: a simulated feed that keeps its ranker fresh, through the whole pipeline."""
 
+import html
 import json
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_the_table_compares_every_ranker_on_the_same_requests(shown: tuple[list[
 @pytest.mark.slow
 def test_the_page_opens_without_a_network(shown: tuple[list[str], dict[str, Any]]) -> None:
     _, found = shown
-    page = Path(found["page"]).read_text()
+    page = html.unescape(Path(found["page"]).read_text())
     assert found["headline"] in page
     assert "<svg" in page
     assert "<script" not in page
