@@ -2,25 +2,15 @@
 
 import html
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from commands import ROOT, understudy
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = ROOT / "examples"
-CLI = [sys.executable, "-m", "understudy.cli"]
 NAMES = {"random", "popularity", "oracle", "refreshed", "frozen", "ceiling"}
-
-
-def understudy(*arguments: str, code: int = 0) -> str:
-    """Run a command; its stdout, or its stderr where another code than 0 is expected."""
-    done = subprocess.run([*CLI, *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == code, done.stderr[-3000:]
-    return done.stdout if code == 0 else done.stderr
 
 
 @pytest.fixture(scope="module")

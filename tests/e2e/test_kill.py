@@ -7,19 +7,17 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import CLI, ROOT
 
 from pipelines.retraining import STEPS
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = str(ROOT / "examples" / "generated.yaml")
-CLI = [sys.executable, "-m", "understudy.cli"]
 Process = subprocess.Popen[bytes]
 
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import CLI, ROOT, understudy
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = str(ROOT / "examples" / "generated.yaml")
 WINDOW_END = "2022-04-30"
-CLI = [sys.executable, "-m", "understudy.cli"]
-
-
-def understudy(*arguments: str, code: int = 0) -> str:
-    """Run a command; its stdout, or its stderr where another code than 0 is expected."""
-    done = subprocess.run([*CLI, *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == code, done.stderr[-3000:]
-    return done.stdout if code == 0 else done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +35,10 @@ def released(tmp_path_factory: pytest.TempPathFactory, ingested: Path) -> tuple[
     command = [*CLI, "run", "--config", CONFIG, "--lake", str(lake), "--window-end", WINDOW_END, "--json"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **quiet) as first:  # type: ignore[call-overload]
-        wait_for(lambda: list(lake.glob("runs/*/steps/train_ranker/checkpoints/*")), first)
-        os.killpg(first.pid, signal.SIGKILL)
+        try:
+            wait_for(lambda: list(lake.glob("runs/*/steps/train_ranker/checkpoints/*")), first)
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
     before = {path: path.stat().st_mtime_ns for path in lake.glob("runs/*/steps/*/manifest.json")}
     assert len(before) >= 4
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

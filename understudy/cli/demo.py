@@ -52,6 +52,8 @@ def demo(
     understudy demo --data path/to/kuairand --lake real
     """
     if data is not None:
+        if as_json:
+            raise click.UsageError("--json: expected a simulated feed, found --data; `understudy releases list` has it")
         from pipelines.demo import real_logs
 
         sys.exit(real_logs(data, lake))

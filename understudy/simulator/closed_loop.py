@@ -62,7 +62,7 @@ class Week:
     first_day: str
     release: str | None
     figures: dict[str, Any]
-    days: dict[str, dict[str, Any]]
+    days: dict[str, dict[str, float]]
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -89,18 +89,14 @@ class _Loop:
             if models and len(random):
                 self._calibrate(contest, span.take(random), outcomes.take(random))
 
+        by_day: dict[str, dict[str, float]] = {}
         for _ in range(DAYS):
             day = days.next(ranker, release, before, after)
-            shares = contest.figures(days.state.day, days.state.day)
-            own = shares["refreshed" if models else "popularity"]["lift"]
+            by_day[day.name] = contest.lifts(days.state.day)
+            own = by_day[day.name]["refreshed" if models else "popularity"]
             say(f"{day.name}: {len(day.requests)} requests, {own:.0%} of the oracle's lift over random")
         feed.log_attributes(self.lake, self.config, days.state)
-        first = days.state.day - DAYS + 1
-        by_day = {
-            feed.day_of(world, day): {name: one["lift"] for name, one in contest.figures(day, day).items()}
-            for day in range(first, first + DAYS)
-        }
-        return Week(number, feed.day_of(world, first), release, contest.figures(), by_day)
+        return Week(number, min(by_day), release, contest.figures(), by_day)
 
     def _teaches_ceiling(self, day: int) -> bool:
         """Whether the day lies in the window of a ceiling that is still to come."""

@@ -83,21 +83,23 @@ class Contest:
             self.tallies[name].predicted += float(looks @ model(feeds)[:, self.heads.index("click")])
             self.tallies[name].expected += float(looks @ true)
 
-    def figures(self, first: int = 0, last: int = 1 << 30) -> dict[str, dict[str, Any]]:
-        """What each ranker reached.
+    def lifts(self, day: int) -> dict[str, float]:
+        """Per ranker, its share of the oracle's lift over random on a day."""
+        return _lifts({name: _mean([one for one in t.worth if one[0] == day]) for name, t in self.tallies.items()})
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """What each ranker reached over the whole span.
 
         Returns:
-            per ranker ``worth`` per request and ``lift`` (share of the oracle's over random) on the days from
-            ``first`` to ``last``; ``auc`` of a click and ``calibration_ratio`` on the random slice of the whole
-            span, None where not known.
+            per ranker ``worth`` per request, ``lift`` (share of the oracle's over random), ``auc`` of a click and
+            ``calibration_ratio`` on the random slice; the last two None where not known.
         """
-        worth = {name: _mean(tally, first, last) for name, tally in self.tallies.items()}
-        lift = worth["oracle"] - worth["random"]
-        true = np.concatenate(self.true_clicks)
+        worth = {name: _mean(tally.worth) for name, tally in self.tallies.items()}
+        lifts, true = _lifts(worth), np.concatenate(self.true_clicks)
         return {
             name: {
                 "worth": worth[name],
-                "lift": (worth[name] - worth["random"]) / lift if lift else None,
+                "lift": lifts[name],
                 "auc": soft_auc(np.concatenate(tally.clicks), true) if tally.clicks else None,
                 "calibration_ratio": tally.predicted / tally.expected if tally.expected else None,
             }
@@ -105,9 +107,13 @@ class Contest:
         }
 
 
-def _mean(tally: _Tally, first: int, last: int) -> float:
-    rows = [(worth, count) for day, worth, count in tally.worth if first <= day <= last]
-    return sum(worth for worth, _ in rows) / max(sum(count for _, count in rows), 1)
+def _mean(spans: list[tuple[int, float, int]]) -> float:
+    return sum(worth for _, worth, _ in spans) / max(sum(count for _, _, count in spans), 1)
+
+
+def _lifts(worth: dict[str, float]) -> dict[str, float]:
+    whole = (worth["oracle"] - worth["random"]) or 1.0
+    return {name: (one - worth["random"]) / whole for name, one in worth.items()}
 
 
 def expected_worth(state: State, world: World, requests: Requests, scores: Scores | None) -> float:

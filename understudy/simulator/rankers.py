@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from understudy.simulator.traffic import UTILITY, Outcomes, Requests, Scores
+from understudy.simulator.traffic import UTILITY, Outcomes, Requests, Scores, moment
 from understudy.simulator.world import ACTIONS, State, truth
 
 __all__ = ["NAMES", "WORTH", "Chance", "Oracle", "Popularity"]
@@ -21,8 +21,7 @@ class Chance:
         self.seed = seed
 
     def __call__(self, requests: Requests) -> Scores:
-        minute = int(requests.time_days[0] * 1_440) if len(requests) else 0
-        return Scores(np.random.default_rng([self.seed, 5, minute]).random(requests.candidates.shape))
+        return Scores(np.random.default_rng([self.seed, 5, moment(requests)]).random(requests.candidates.shape))
 
 
 class Oracle:

@@ -24,6 +24,7 @@ __all__ = [
     "Ranker",
     "Requests",
     "Scores",
+    "moment",
     "requests_of",
     "respond",
     "slates",
@@ -146,7 +147,7 @@ def slates(requests: Requests, scores: Scores, config: World, random_share: floa
     """Places of the shown candidates (R, K), the best first, and which requests are the random slice."""
     random = is_random(requests.ids, random_share)
     utility = scores.utility.copy()
-    rng = np.random.default_rng([config.seed, 3, _moment(requests)])
+    rng = np.random.default_rng([config.seed, 3, moment(requests)])
     utility[random] = rng.random((int(random.sum()), utility.shape[1]))
     slots = min(config.slots, utility.shape[1])
     best = np.argpartition(-utility, slots - 1, axis=1)[:, :slots]
@@ -159,7 +160,7 @@ def respond(state: State, config: World, requests: Requests, scores: Scores, ran
     places, random = slates(requests, scores, config, random_share)
     items = np.take_along_axis(requests.candidates, places, axis=1)
     count, slots = items.shape
-    rng = np.random.default_rng([config.seed, 4, _moment(requests)])
+    rng = np.random.default_rng([config.seed, 4, moment(requests)])
     depth = np.asarray(rng.geometric(1 - LOOKS, count))
     seen = np.arange(slots) < depth[:, None]
     positions = np.broadcast_to(np.arange(slots), items.shape)
@@ -181,6 +182,6 @@ def respond(state: State, config: World, requests: Requests, scores: Scores, ran
     return Outcomes(items, random, seen, done, delay_s, dwell_s, true, predicted)
 
 
-def _moment(requests: Requests) -> int:
+def moment(requests: Requests) -> int:
     """The minute of the first request: what happens in two spans of time is drawn apart."""
     return int(requests.time_days[0] * 1_440) if len(requests) else 0
