@@ -10,6 +10,7 @@ from understudy.lake import Lake
 from understudy.runs import Run
 from understudy.section import canonical_json
 from understudy.simulator.closed_loop import Settings, Week, run_weeks
+from understudy.spark_server import serving
 
 __all__ = ["closed_loop"]
 
@@ -38,7 +39,8 @@ def closed_loop(
         ranking.append(_release_of(config, lake, window_end, ranking[-1] if ranking else None, say))
         return ranking[-1]
 
-    return run_weeks(config, lake, settings, retrain, say, done)
+    with serving():
+        return run_weeks(config, lake, settings, retrain, say, done)
 
 
 def _release_of(config: Config, lake: Lake, window_end: str, before: str | None, say: Callable[[str], None]) -> str:

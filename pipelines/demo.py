@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.cli.output import number, print_table, short
+from understudy.spark_server import serving
 
 __all__ = ["real_logs"]
 
@@ -22,12 +23,14 @@ def real_logs(data: str, lake_uri: str) -> int:
     lake = ["--lake", lake_uri]
     _understudy("ingest", "--config", _CONFIG, "--source", data, *lake)
     made = []
-    for day in _WINDOW_ENDS:
-        code = _understudy("run", "--config", _CONFIG, *lake, "--window-end", day, fatal=False)
-        if code not in (0, 3):
-            return code
-        made.append(code)
-    later = _json("evaluate", "--release", _first(lake_uri), *lake, "--from", _TEST_DAYS[0], "--to", _TEST_DAYS[1])
+    with serving():
+        for day in _WINDOW_ENDS:
+            code = _understudy("run", "--config", _CONFIG, *lake, "--window-end", day, fatal=False)
+            if code not in (0, 3):
+                return code
+            made.append(code)
+        days = ("--from", _TEST_DAYS[0], "--to", _TEST_DAYS[1])
+        later = _json("evaluate", "--release", _first(lake_uri), *lake, *days)
     _tell(lake_uri, later, time.monotonic() - started)
     return max(made)
 

@@ -16,6 +16,7 @@ from understudy.errors import BadInput, GateFailed, UnderstudyError
 from understudy.lake import Lake
 from understudy.runs import Run
 from understudy.runs.planning import draft_plan
+from understudy.spark_server import serving
 
 __all__ = ["run_pipeline"]
 
@@ -44,7 +45,7 @@ def run_pipeline(config: Config, lake_uri: str, window_end: str | None = None, a
         return run.id
     log = Path(lake.path(run.folder, _LOG)) if lake.is_local else None
     started = _now()
-    with _tap(log, {"plan_window", *_steps()}) as tap:
+    with serving(), _tap(log, {"plan_window", *_steps()}) as tap:
         _run_graph(config, lake_uri, plan.window_end, again)
     if run.manifest("promote") is None:
         raise _explain(run, log, started, tap.error)

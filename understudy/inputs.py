@@ -6,7 +6,8 @@ as zero, NaN or a negative age. All transformation is inside the network, so it 
 between training and serving.
 
 Shapes: B rows, C categorical columns, N numbers, V histories, L half-lives, K = 1 + heads
-(impressions, then each head), S surfaces, T events, H heads.
+(impressions, then each head), S surfaces, T events, H heads. The B rows are R requests of B / R
+candidates each, in order; what a user's events say is fed once per request. Logged rows are requests of one.
 """
 
 import json
@@ -22,13 +23,14 @@ import pyarrow.compute as pc
 from understudy.hashing import hash64
 from understudy.section import canonical_json, duration_s
 
-__all__ = ["HISTORIES", "IDS", "NEVER", "Feeds", "Inputs", "encode", "local_hour"]
+__all__ = ["HISTORIES", "IDS", "NEVER", "PER_REQUEST", "Feeds", "Inputs", "encode", "local_hour", "per_row"]
 
 Feeds = dict[str, npt.NDArray[Any]]
 
 IDS = ("user_id", "item_id", "creator_id", "topic_id")
 HISTORIES = ("user_history", "item_history", "creator_history", "topic_history")
 EVENT_KEYS = ("item", "creator", "topic", "surface")
+PER_REQUEST = ("event_keys", "event_age_s", "event_outcomes")
 NEVER = -1.0  # age in seconds of what has not happened
 _HOUR = "hour"
 
@@ -103,7 +105,7 @@ class Inputs:
         return ["ts", "position", *plain, *self.numeric, *histories, *surfaces, *events]
 
     def shapes(self) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
-        """Feed → (type, shape without B), in the order of the served file's inputs."""
+        """Feed → (type, shape without B; without R for ``PER_REQUEST``), in the order of the served file's inputs."""
         v, half_lives, k = len(HISTORIES), len(self.half_lives), len(self.counts)
         return {
             "categorical": (np.int64, (len(self.categorical),)),
@@ -165,6 +167,15 @@ def encode(table: pa.Table, inputs: Inputs) -> Feeds:
     feeds["hour"][:] = hour
     feeds["position"][:] = _numbers(_column(table, "position"), rows, np.nan)
     return feeds
+
+
+def per_row(feeds: Feeds) -> Feeds:
+    """The same feeds with the events of each row's request: R = B."""
+    rows = len(feeds["hour"])
+    return {
+        name: np.repeat(array, rows // len(array), axis=0) if name in PER_REQUEST else array
+        for name, array in feeds.items()
+    }
 
 
 def _column(table: pa.Table, name: str) -> pa.Array | None:

@@ -1,42 +1,86 @@
 """The one place that makes the Spark session, and the few expressions that steps share."""
 
+import atexit
 import os
+import socket
 import sys
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-__all__ = ["PARTITIONS", "decision", "local_day", "micros", "session", "text_hash", "write_days", "write_sorted"]
+__all__ = [
+    "PARTITIONS",
+    "connect_server",
+    "decision",
+    "local_day",
+    "micros",
+    "session",
+    "text_hash",
+    "write_days",
+    "write_sorted",
+]
 
 PARTITIONS = 8
+
+
+# What decides the bytes of a table, wherever Spark runs.
+_SQL = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.parquet.compression.codec": "zstd",
+    # Adaptive execution merges partitions by size: the same rows would make other files.
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": str(PARTITIONS),
+}
 
 
 def session() -> SparkSession:
     """The process's Spark session: UTC, microseconds, fixed partitioning, quiet.
 
-    ``SPARK_MASTER`` chooses a cluster; the default is this process with all its cores.
+    ``SPARK_REMOTE`` names a Spark Connect server, ``SPARK_MASTER`` a cluster; the default is this process
+    with all its cores.
     """
+    if "SPARK_REMOTE" in os.environ:
+        connected: SparkSession = _with(SparkSession.builder, _SQL).getOrCreate()
+        atexit.register(connected.stop)  # the server lives on, and would keep what was cached
+        return connected
+    spark: SparkSession = _with(_builder(), _SQL).getOrCreate()
+    return spark
+
+
+def connect_server() -> int:
+    """Make this process a Spark Connect server on a free port of loopback; returns the port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    serving = {
+        "spark.plugins": "org.apache.spark.sql.connect.SparkConnectPlugin",
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": str(port),
+    }
+    _with(_builder(), serving).getOrCreate()
+    return port
+
+
+def _builder() -> SparkSession.Builder:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     log4j = Path(__file__).with_name("log4j2.properties")
-    builder = (
-        SparkSession.builder.master(os.environ.get("SPARK_MASTER", "local[*]"))
-        .appName("understudy")
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
-        .config("spark.sql.parquet.compression.codec", "zstd")
-        # Adaptive execution merges partitions by size: the same rows would make other files.
-        .config("spark.sql.adaptive.enabled", "false")
-        .config("spark.sql.shuffle.partitions", str(PARTITIONS))
-        .config("spark.driver.memory", os.environ.get("SPARK_DRIVER_MEMORY", "3g"))
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "true" if sys.stderr.isatty() else "false")
-        .config("spark.driver.host", "localhost")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile=file:{log4j} -XX:+UseParallelGC")
-    )
-    spark: SparkSession = builder.getOrCreate()
-    return spark
+    own = {
+        "spark.driver.memory": os.environ.get("SPARK_DRIVER_MEMORY", "3g"),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "true" if sys.stderr.isatty() else "false",
+        "spark.driver.host": "localhost",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log4j} -XX:+UseParallelGC",
+    }
+    return _with(SparkSession.builder.master(os.environ.get("SPARK_MASTER", "local[*]")).appName("understudy"), own)
+
+
+def _with(builder: SparkSession.Builder, settings: dict[str, str]) -> SparkSession.Builder:
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    return builder
 
 
 def text_hash(column: Column) -> Column:

@@ -9,7 +9,7 @@ import pytest
 
 from understudy import config as configuration
 from understudy.features import building, retrieval
-from understudy.inputs import Feeds, Inputs
+from understudy.inputs import Feeds, Inputs, per_row
 from understudy.lake import Lake
 from understudy.logs import compaction
 from understudy.runs import Run
@@ -35,7 +35,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Feeds, Feeds, Inputs
 
     def note(span: Requests) -> None:
         us = feed.times_us(world, span)
-        feeds = days.live.feeds(span.users, span.surfaces, us, span.candidates)
+        feeds = per_row(days.live.feeds(span.users, span.surfaces, us, span.candidates))
         for at, (request, item) in enumerate(
             (r, f"i{i}") for r, row in zip(span.ids.to_pylist(), span.candidates, strict=True) for i in row
         ):

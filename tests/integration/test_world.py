@@ -15,19 +15,18 @@ from understudy.ranker.network import RankerModel
 from understudy.simulator import feed
 from understudy.simulator.contest import Contest
 from understudy.simulator.days import Days
-from understudy.simulator.scoring import feeds_of
+from understudy.simulator.scoring import batches_of, feeds_of
 from understudy.simulator.traffic import Outcomes, Requests
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TRAINED, BATCH = 10, 8_192
+TRAINED = 10
 
 
 def dense(model: RankerModel, feeds: Feeds) -> np.ndarray:
     """The product's features as the network sees them, standardised."""
     parts = []
     with torch.no_grad():
-        for start in range(0, len(feeds["hour"]), BATCH):
-            batch = {name: array[start : start + BATCH] for name, array in feeds.items()}
+        for batch in batches_of(feeds):
             parts.append(model.preprocess(as_tensors(batch))[0].numpy())
     return np.concatenate(parts)
 

@@ -6,7 +6,7 @@ import torch
 
 from understudy.calibration.fit import Calibrator
 from understudy.calibration.module import Calibration
-from understudy.inputs import Feeds, Inputs
+from understudy.inputs import PER_REQUEST, Feeds, Inputs, per_row
 from understudy.lake import Lake
 from understudy.ranker.config import Ranker
 from understudy.ranker.export import export
@@ -99,6 +99,18 @@ def test_the_exported_file_scores_as_the_network_does(tmp_path: object) -> None:
     np.testing.assert_allclose(served, logits, atol=1e-5)
     expected = np.stack([c.probabilities(logits[:, h]) for h, c in enumerate(calibrators)], axis=1)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+def test_a_slate_scores_as_its_rows_do(tmp_path: object) -> None:
+    model = trained(Lake.open_or_create(str(tmp_path)))
+    served = Served(export(model, Calibration([Calibrator("affine"), Calibrator("affine")])), INPUTS, threads=1)
+    rows = feeds_of(60, 3)
+    slates = {name: array[::12] if name in PER_REQUEST else array for name, array in rows.items()}
+    by_slate, by_row = served.score_feeds(slates)[0], served.score_feeds(per_row(slates))[0]
+    assert by_slate.shape == (60, 2)
+    np.testing.assert_allclose(by_slate, by_row, atol=1e-6)
+    with torch.no_grad():
+        np.testing.assert_allclose(served.score_feeds(slates)[1], model(as_tensors(slates)).numpy(), atol=1e-5)
 
 
 def test_equal_models_export_to_equal_bytes_without_paths(tmp_path: object) -> None:

@@ -13,7 +13,6 @@ from understudy.calibration.config import Calibration as Config
 from understudy.calibration.fit import Calibrator, fit_calibrator
 from understudy.calibration.module import Calibration
 from understudy.inputs import encode
-from understudy.ranker.export import Served as Exportable
 from understudy.ranker.export import export
 from understudy.ranker.files import from_files
 from understudy.ranker.fitting import as_tensors
@@ -94,5 +93,5 @@ def _difference(model: RankerModel, layer: Calibration, data: bytes, table: pa.T
     feeds = encode(table, model.inputs)
     exported, _ = Served(data, model.inputs, threads=threads).score_feeds(feeds)
     with torch.no_grad():
-        probabilities, _ = Exportable(model, layer)(*as_tensors(feeds).values())
+        probabilities = layer(model(as_tensors(feeds)))
     return float(np.abs(probabilities.numpy() - exported).max())

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from understudy.inputs import Inputs
+from understudy.inputs import PER_REQUEST, Inputs
 
 __all__ = ["measure"]
 
@@ -54,10 +54,11 @@ def _main(folder: str, slate_size: int) -> dict[str, Any]:
     inputs = Inputs.from_json(Path(folder, "inputs.json").read_text())
     served = Served(Path(folder, "served.onnx").read_bytes(), inputs, threads=1)
     random = np.random.default_rng(0)
+    rows = {name: 1 if name in PER_REQUEST else slate_size for name in inputs.shapes()}
     feeds = {
-        name: random.integers(0, 1 << 40, (slate_size, *shape))
+        name: random.integers(0, 1 << 40, (rows[name], *shape))
         if kind is np.int64
-        else random.uniform(0, 100, (slate_size, *shape)).astype(np.float32)
+        else random.uniform(0, 100, (rows[name], *shape)).astype(np.float32)
         for name, (kind, shape) in inputs.shapes().items()
     }
     for _ in range(5):

@@ -12,16 +12,20 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from understudy.inputs import PER_REQUEST
 from understudy.ranker.network import RankerModel
 
 __all__ = ["OPSET", "export"]
 
 OPSET = 18
-_EXAMPLE_ROWS = 3
+_EXAMPLE = (3, 2)  # requests, candidates of each
 
 
 class Served(nn.Module):
-    """Feeds, in the order of ``Inputs.shapes``, to probabilities and logits (B, H)."""
+    """Feeds of R requests of M candidates, in the order of ``Inputs.shapes``, to probabilities and logits (R, M, H).
+
+    A feed of ``PER_REQUEST`` has R rows, every other R × M.
+    """
 
     def __init__(self, model: RankerModel, calibration: nn.Module) -> None:
         super().__init__()
@@ -30,21 +34,28 @@ class Served(nn.Module):
         self.names = tuple(model.inputs.shapes())
 
     def forward(self, *feeds: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(dict(zip(self.names, feeds, strict=True)))
-        return self.calibration(logits), logits
+        named = dict(zip(self.names, feeds, strict=True))
+        shape = named["hour"].shape
+        flat = {name: feed if name in PER_REQUEST else feed.flatten(0, 1) for name, feed in named.items()}
+        logits = self.model(flat)
+        return self.calibration(logits).unflatten(0, shape), logits.unflatten(0, shape)
 
 
 def export(model: RankerModel, calibration: nn.Module) -> bytes:
-    """Bytes of the ONNX file: inputs as in ``Inputs.shapes``, outputs ``probability`` and ``logit``."""
+    """Bytes of the ONNX file: inputs and outputs as in ``Served``, the outputs named ``probability`` and ``logit``."""
     import onnx
 
     served = Served(model.cpu().eval(), calibration.cpu().eval()).eval()
     shapes = model.inputs.shapes()
+    requests, candidates = torch.export.Dim("requests", min=1), torch.export.Dim("candidates", min=1)
+    dynamic = tuple({0: requests} if name in PER_REQUEST else {0: requests, 1: candidates} for name in shapes)
     example = tuple(
-        torch.zeros((_EXAMPLE_ROWS, *shape), dtype=torch.int64 if kind.__name__ == "int64" else torch.float32)
-        for kind, shape in shapes.values()
+        torch.zeros(
+            (*(_EXAMPLE[:1] if name in PER_REQUEST else _EXAMPLE), *shape),
+            dtype=torch.int64 if kind.__name__ == "int64" else torch.float32,
+        )
+        for name, (kind, shape) in shapes.items()
     )
-    rows = torch.export.Dim("rows", min=1)
     exporter = logging.getLogger("torch.onnx")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -56,7 +67,7 @@ def export(model: RankerModel, calibration: nn.Module) -> bytes:
             opset_version=OPSET,
             input_names=list(shapes),
             output_names=["probability", "logit"],
-            dynamic_shapes=(tuple({0: rows} for _ in example),),
+            dynamic_shapes=(dynamic,),
             verbose=False,
         )
     assert program is not None, "the exporter returns a program where no file is named"

@@ -3,8 +3,8 @@
 R. Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021 (the low-rank cross layer).
 G. Zhou et al., "Deep Interest Network", KDD 2018 (attention of the candidate to past events).
 
-Shapes: B rows, C categorical columns, D dense numbers, T events, E keys of an event, H heads,
-X width of the concatenated input.
+Shapes: R requests of M candidates, B = R × M rows, C categorical columns, D dense numbers, T events,
+E keys of an event, H heads, Q width of a candidate's ids, X width of the concatenated input.
 """
 
 from dataclasses import dataclass
@@ -46,14 +46,15 @@ class Attention(nn.Module):
         self.scale = dimension**-0.5
         self.width = dimension + heads
 
-    def forward(self, candidate_BM: Tensor, events_BTM: Tensor, age_s_BT: Tensor, outcomes_BTH: Tensor) -> Tensor:
-        """(B, M + H): the attended events and their outcomes; zero for a user without events."""
-        scores_BT = (events_BTM @ self.query(candidate_BM)[:, :, None])[:, :, 0] * self.scale
-        known_BT = age_s_BT >= 0
-        scores_BT = scores_BT - self.age * torch.log1p(age_s_BT.clamp(min=0) / 3600)
-        weights_BT = torch.softmax(torch.where(known_BT, scores_BT, -1e9), dim=1) * known_BT
-        attended = (weights_BT[:, None, :] @ part for part in (events_BTM, outcomes_BTH))
-        return torch.cat([part[:, 0] for part in attended], dim=1)
+    def forward(self, candidate_BQ: Tensor, events_RTQ: Tensor, age_s_RT: Tensor, outcomes_RTH: Tensor) -> Tensor:
+        """(B, Q + H): the attended events and their outcomes; zero for a user without events."""
+        query_RMQ = self.query(candidate_BQ).unflatten(0, (events_RTQ.shape[0], -1))
+        scores_RMT = query_RMQ @ events_RTQ.transpose(1, 2) * self.scale
+        known_RT = age_s_RT >= 0
+        scores_RMT = scores_RMT - self.age * torch.log1p(age_s_RT.clamp(min=0) / 3600)[:, None]
+        weights_RMT = torch.softmax(torch.where(known_RT[:, None], scores_RMT, -1e9), dim=2) * known_RT[:, None]
+        attended = (weights_RMT @ part for part in (events_RTQ, outcomes_RTH))
+        return torch.cat(list(attended), dim=2).flatten(0, 1)
 
 
 class Network(nn.Module):
@@ -89,13 +90,13 @@ class Network(nn.Module):
         self.position = nn.Embedding(POSITIONS, self.heads)
         nn.init.zeros_(self.position.weight)
 
-    def forward(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_BTE: Tensor, feeds: dict[str, Tensor]) -> Tensor:
+    def forward(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_RTE: Tensor, feeds: dict[str, Tensor]) -> Tensor:
         """Logits (B, H) at the position that is fed; where it is NaN, at the reference position."""
         ids = self.ids(rows_BC[:, :ID_COLUMNS])
         categories = self.categories(rows_BC[:, ID_COLUMNS:] - self.id_rows)
-        candidate_BM = ids[:, 1:].flatten(1)
-        events_BTM = self.ids(event_rows_BTE).flatten(2)
-        attended = self.attention(candidate_BM, events_BTM, feeds["event_age_s"], feeds["event_outcomes"])
+        candidate_BQ = ids[:, 1:].flatten(1)
+        events_RTQ = self.ids(event_rows_RTE).flatten(2)
+        attended = self.attention(candidate_BQ, events_RTQ, feeds["event_age_s"], feeds["event_outcomes"])
         x0 = torch.cat([dense_BD, ids.flatten(1), categories.flatten(1), attended], dim=1)
         x = x0
         for cross in self.cross:

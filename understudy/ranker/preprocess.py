@@ -1,7 +1,7 @@
 """From raw feeds to what the network sees: rates, counts, matches and ages, without weights.
 
 Everything here is fixed once fitted (priors, scales, vocabulary), so training computes it once per
-row, and the served file holds it. Shapes as in ``understudy.inputs``; D dense numbers.
+row, and the served file holds it. Shapes as in ``understudy.inputs``; D dense numbers, M = B / R.
 """
 
 import torch
@@ -63,7 +63,7 @@ class Preprocess(nn.Module):
 
         Returns:
             dense_BD float32, standardised; rows_BC int64 of the embedding table; and
-            event_rows_BTE int64, E = item, creator, topic, surface of each event.
+            event_rows_RTE int64, E = item, creator, topic, surface of each event.
         """
         dense = (self.raw_dense(feeds) - self.mean_D) * self.scale_D
         rows = self.vocabulary(feeds["categorical"], self.candidate_columns)
@@ -107,25 +107,28 @@ class Preprocess(nn.Module):
 
     def _matches(self, feeds: dict[str, Tensor], user_rate_BH: Tensor) -> Tensor:
         """The user with this item, creator, topic, surface: how often, how well, how long ago."""
+        keys_RTE = feeds["event_keys"]
         candidate_BE = feeds["categorical"][:, 1 : len(EVENT_KEYS) + 1]
-        match_BTE = (feeds["event_keys"] == candidate_BE[:, None, :]) & (candidate_BE != 0)[:, None, :]
-        match = match_BTE.to(torch.float32)
-        seen_BE = match.sum(1)
-        done_BEH = torch.einsum("bte,bth->beh", match, feeds["event_outcomes"])
+        candidate_RME = candidate_BE.reshape(keys_RTE.shape[0], -1, len(EVENT_KEYS))
+        match_RMTE = (keys_RTE[:, None] == candidate_RME[:, :, None]) & (candidate_RME != 0)[:, :, None]
+        match = match_RMTE.to(torch.float32)
+        seen_BE = match.sum(2).flatten(0, 1)
+        done_BEH = torch.einsum("rmte,rth->rmeh", match, feeds["event_outcomes"]).flatten(0, 1)
         rates = (done_BEH + _MATCH_STRENGTH * user_rate_BH[:, None, :]) / (seen_BE[:, :, None] + _MATCH_STRENGTH)
-        age_BT1 = feeds["event_age_s"][:, :, None]
-        newest_BE = torch.where(match_BTE, age_BT1, _MISSING_AGE_S).amin(1)
+        age_R1T1 = feeds["event_age_s"][:, None, :, None]
+        newest_BE = torch.where(match_RMTE, age_R1T1, _MISSING_AGE_S).amin(2).flatten(0, 1)
         return torch.cat([torch.log1p(seen_BE), _log_odds(rates).flatten(1), torch.log1p(newest_BE)], dim=1)
 
     def _recent(self, feeds: dict[str, Tensor], user_rate_BH: Tensor) -> Tensor:
         """Mean outcomes of the user's last events, and how many events are known."""
-        known_BT = (feeds["event_age_s"] >= 0).to(torch.float32)
-        parts = [torch.log1p(known_BT.sum(1, keepdim=True))]
+        known_RT = (feeds["event_age_s"] >= 0).to(torch.float32)
+        rate_RMH = user_rate_BH.reshape(known_RT.shape[0], -1, self.heads)
+        parts = [torch.log1p(known_RT.sum(1))[:, None, None].expand(-1, rate_RMH.shape[1], 1)]
         for last in _RECENT:
-            known = known_BT[:, :last, None]
+            known = known_RT[:, :last, None]
             done = (feeds["event_outcomes"][:, :last] * known).sum(1)
-            parts.append((done + user_rate_BH) / (known.sum(1) + 1))
-        return torch.cat(parts, dim=1)
+            parts.append((done[:, None] + rate_RMH) / (known.sum(1)[:, None] + 1))
+        return torch.cat(parts, dim=2).flatten(0, 1)
 
 
 def _log_odds(rates: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from understudy.errors import BadInput
-from understudy.inputs import Feeds, Inputs
+from understudy.inputs import PER_REQUEST, Feeds, Inputs
 
 __all__ = ["Served"]
 
@@ -49,10 +49,15 @@ class Served:
         return np.concatenate([p for p, _ in parts]), np.concatenate([z for _, z in parts])
 
     def score_feeds(self, feeds: Feeds) -> tuple[Floats, Floats]:
-        """The same, of feeds that are encoded already."""
-        known: dict[str, Any] = {name: array for name, array in feeds.items() if name in self._known}
+        """The same, of feeds that are encoded already: R requests of B / R candidates, in order."""
+        rows, requests = len(feeds["hour"]), len(feeds[PER_REQUEST[0]])
+        known: dict[str, Any] = {
+            name: array if name in PER_REQUEST else array.reshape(requests, -1, *array.shape[1:])
+            for name, array in feeds.items()
+            if name in self._known
+        }
         probability, logit = self.session.run(["probability", "logit"], known)
-        return np.asarray(probability), np.asarray(logit)
+        return np.asarray(probability).reshape(rows, -1), np.asarray(logit).reshape(rows, -1)
 
 
 def _batches(table: pa.Table) -> Iterator[pa.Table]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from understudy.inputs import Feeds, Inputs
+from understudy.inputs import Feeds, Inputs, per_row
 from understudy.simulator.config import World
 from understudy.simulator.feed import times_us
 from understudy.simulator.live import Live
-from understudy.simulator.scoring import Model
+from understudy.simulator.scoring import Model, batches_of
 from understudy.simulator.traffic import Requests
 from understudy.simulator.world import ACTIONS, State, truth
 from understudy.training.config import Training
@@ -69,7 +69,9 @@ class Ceiling:
         from understudy.training.loop import fit
 
         torch.set_num_threads(self.training.threads)
-        feeds = {name: np.concatenate([part[1][name] for part in self.parts]) for name in self.inputs.shapes()}
+        parts = [per_row(part[1]) for part in self.parts]
+        feeds = {name: np.concatenate([part[name] for part in parts]) for name in self.inputs.shapes()}
+        del parts
         labels = np.concatenate([part[2] for part in self.parts])
         weights = np.ones(len(labels), np.float32)
         ranker = replace(self.training.ranker, dropout=0.0)
@@ -86,8 +88,7 @@ class Ceiling:
         def probabilities(feeds: Feeds) -> npt.NDArray[np.float64]:
             found = []
             with torch.no_grad():
-                for start in range(0, len(feeds["hour"]), _BATCH):
-                    batch = {name: array[start : start + _BATCH] for name, array in feeds.items()}
+                for batch in batches_of(feeds):
                     found.append(torch.sigmoid(model(as_tensors(batch))).numpy())
             return np.concatenate(found).astype(np.float64)
 

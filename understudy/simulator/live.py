@@ -16,7 +16,7 @@ import pyarrow as pa
 from understudy import schema
 from understudy.features.config import Features
 from understudy.hashing import hash64
-from understudy.inputs import IDS, NEVER, Feeds, Inputs, local_hour
+from understudy.inputs import IDS, NEVER, PER_REQUEST, Feeds, Inputs, local_hour
 from understudy.simulator.world import COHORTS, CONTENT_TYPES, SURFACES, State, cohorts_of
 
 __all__ = ["Live", "Shown", "inputs_of"]
@@ -107,7 +107,7 @@ class Live:
         self.recent.add(shown)
 
     def feeds(self, users: Integers, surfaces: Integers, us: Integers, items: Integers) -> Feeds:
-        """Feeds of B rows: request r's user, surface and time with each of its items, in order.
+        """Feeds of R requests of M candidates: user, surface and time with each of its items, in order.
 
         Args:
             users, surfaces, us: (R,). items: (R, M).
@@ -115,7 +115,11 @@ class Live:
         repeats = items.shape[1]
         flat, row = items.ravel(), np.repeat(np.arange(len(users)), repeats)
         creators, topics = self.state.creator[flat], self.state.topic[flat]
-        found = {name: np.zeros((len(flat), *shape), kind) for name, (kind, shape) in self.inputs.shapes().items()}
+        found = {
+            name: np.zeros((len(flat), *shape), kind)
+            for name, (kind, shape) in self.inputs.shapes().items()
+            if name not in PER_REQUEST
+        }
         self.names.grow(self.state)
         names = self.names
         hour = local_hour(pa.array(us).cast(schema.TIMESTAMP), self.inputs.time_zone)
@@ -132,11 +136,9 @@ class Live:
         last_us, counters = self.surfaces.read(flat)
         found["surface_keys"][:, : len(SURFACES)] = np.where(last_us[:, None] < 0, 0, names.surfaces[_BY_NAME])
         found["surface_counters"][:, : len(SURFACES)] = counters[:, 0][:, _BY_NAME]
-        for name, value in self._events(users, us).items():
-            found[name][:] = value[row]
         found["hour"][:] = hour[row]
         found["position"][:] = np.nan
-        return found
+        return found | self._events(users, us)
 
     def _events(self, users: Integers, us: Integers) -> Feeds:
         """The users' last events, newest first; (R, E, …)."""
@@ -150,8 +152,8 @@ class Live:
         )
         return {
             "event_keys": np.where(known[..., None], np.stack(keys, axis=-1), 0),
-            "event_age_s": np.where(known, (us[:, None] - then_us) / 1e6, NEVER),
-            "event_outcomes": np.where(known[..., None], outcomes, 0.0),
+            "event_age_s": np.where(known, (us[:, None] - then_us) / 1e6, NEVER).astype(np.float32),
+            "event_outcomes": np.where(known[..., None], outcomes, np.float32(0)),
         }
 
 

@@ -1,12 +1,12 @@
 """Releases as rankers of the simulated feed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from understudy import releases
-from understudy.inputs import Feeds, Inputs
+from understudy.inputs import PER_REQUEST, Feeds, Inputs
 from understudy.lake import Lake
 from understudy.ranker.served import Served
 from understudy.simulator.config import World
@@ -16,7 +16,7 @@ from understudy.simulator.rankers import WORTH
 from understudy.simulator.traffic import Ranker, Requests, Scores
 from understudy.simulator.world import ACTIONS
 
-__all__ = ["Model", "feeds_of", "ranked_by", "release_model", "scores_of"]
+__all__ = ["Model", "batches_of", "feeds_of", "ranked_by", "release_model", "scores_of"]
 
 _BATCH = 2048
 
@@ -31,12 +31,20 @@ def release_model(lake: Lake, digest: str, live: Live) -> Model:
     served = Served(release.files["served.onnx"], inputs)
 
     def probabilities(feeds: Feeds) -> npt.NDArray[np.float64]:
-        rows = len(feeds["hour"])
-        starts = range(0, rows, _BATCH)
-        parts = [served.score_feeds({n: a[s : s + _BATCH] for n, a in feeds.items()})[0] for s in starts]
+        parts = [served.score_feeds(batch)[0] for batch in batches_of(feeds)]
         return np.concatenate(parts).astype(np.float64)
 
     return probabilities
+
+
+def batches_of(feeds: Feeds) -> Iterator[Feeds]:
+    """Some requests at a time, so that what a model computes stays in the processor's cache."""
+    requests = len(feeds[PER_REQUEST[0]])
+    width = len(feeds["hour"]) // max(requests, 1)
+    size = max(1, _BATCH // max(width, 1))
+    for start in range(0, requests, size):
+        span, rows = slice(start, start + size), slice(start * width, (start + size) * width)
+        yield {name: array[span if name in PER_REQUEST else rows] for name, array in feeds.items()}
 
 
 def feeds_of(live: Live, world: World, requests: Requests) -> Feeds:
