@@ -105,7 +105,8 @@ def _histories(events: DataFrame, features: Features, heads: tuple[str, ...]) ->
     tables = {}
     for view in VIEWS[:4]:
         extra = extras.get(view.name, {})
-        rows = aggregates.history(events, view.key, features.half_lives, counts).withColumns(extra)
+        rows = aggregates.history(events, view.key, features.half_lives, counts)
+        rows = rows.select("*", *(column.alias(column_name) for column_name, column in extra.items()))
         latest = aggregates.latest_per_refresh(rows, view.key)
         stamps = {
             "event_timestamp": F.timestamp_micros(F.col("us") + 1),
