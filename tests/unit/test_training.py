@@ -51,6 +51,23 @@ def labelled(rows: int, seed: int) -> tuple[Feeds, np.ndarray]:
     return feeds, np.stack([1 - likes, likes], axis=1)
 
 
+def test_a_position_effect_is_found_in_a_few_hundred_steps() -> None:
+    torch.set_num_threads(1)
+    random = np.random.default_rng(0)
+    feeds = feeds_of(12_000, 0)
+    feeds["position"] = random.integers(0, 12, 12_000).astype(np.float32)
+    effect = -0.4 * np.log1p(np.arange(12))
+    chance = 1 / (1 + np.exp(-(-1.0 + effect[feeds["position"].astype(int)])))
+    labels = (random.random((12_000, 2)) < np.stack([chance, np.full(12_000, 0.2)], axis=1)).astype(np.float32)
+    model = new_model(RANKER, INPUTS, feeds, labels, np.ones(12_000, np.float32), seed=0)
+    rows = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.ones(12_000), None, "cpu")
+    none = (lambda *_: None, lambda *_: None, lambda *_: None)
+    fit(model, rows, rows, CONFIG, resume=none[0], save=none[1], progress=none[2])
+    learned = model.network.position.weight.detach().numpy()[:12]
+    assert np.abs(learned[6:, 0] - learned[0, 0] - effect[6:]).mean() < 0.2
+    assert np.abs(learned[6:, 1] - learned[0, 1]).mean() < 0.2
+
+
 def trained(lake: Lake, *, stop_after: int | None = None) -> RankerModel:
     """Train on planted data; ``stop_after`` evaluations the process "dies"."""
     torch.set_num_threads(1)

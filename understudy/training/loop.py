@@ -21,6 +21,9 @@ from understudy.training.loss import distillation_loss
 __all__ = ["Progress", "Resume", "Save", "State", "fit", "scores"]
 
 _SCORE_BATCH = 8192
+# AdamW moves a weight by at most its rate in a step. A network reaches any logit by many weights together, the
+# position term by one alone: at the network's rate it would end a few hundred steps where it began.
+_POSITION_RATE = 20.0
 
 
 @dataclass
@@ -136,16 +139,18 @@ def _evaluate(model: RankerModel, stop: Rows, state: State, train_loss: float, e
 
 
 def _optimizer(model: RankerModel, config: Training) -> torch.optim.Optimizer:
-    embeddings = [model.network.ids.weight, model.network.categories.weight]
-    known = {id(parameter) for parameter in embeddings}
-    others = [parameter for parameter in model.network.parameters() if id(parameter) not in known]
+    network = model.network
+    embeddings, position = [network.ids.weight, network.categories.weight], [network.position.weight]
+    known = {id(parameter) for parameter in (*embeddings, *position)}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in known]
     groups: list[dict[str, Any]] = [
-        {"params": embeddings, "weight_decay": config.embedding_decay},
-        {"params": others, "weight_decay": config.weight_decay},
+        {"params": embeddings, "weight_decay": config.embedding_decay, "factor": 1.0},
+        {"params": others, "weight_decay": config.weight_decay, "factor": 1.0},
+        {"params": position, "weight_decay": 0.0, "factor": _POSITION_RATE},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, config: Training, done: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        group["lr"] = group["factor"] * config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
