@@ -107,7 +107,7 @@ class Network(nn.Module):
         position = feeds["position"]
         place = torch.where(torch.isnan(position), float(REFERENCE_POSITION), position)
         terms: Tensor = self.position(place.clamp(0, POSITIONS - 1).to(torch.int64))
-        return logits + terms - self.position.weight[REFERENCE_POSITION]
+        return logits + terms
 
 
 @dataclass(frozen=True)
