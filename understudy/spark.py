@@ -68,13 +68,17 @@ def _builder() -> SparkSession.Builder:
     log4j = Path(__file__).with_name("log4j2.properties")
     own = {
         "spark.driver.memory": os.environ.get("SPARK_DRIVER_MEMORY", "3g"),
+        # A job that lists files takes longer than this process does, where they are near.
+        "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "true" if sys.stderr.isatty() else "false",
         "spark.driver.host": "localhost",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log4j} -XX:+UseParallelGC",
     }
-    return _with(SparkSession.builder.master(os.environ.get("SPARK_MASTER", "local[*]")).appName("understudy"), own)
+    if master := os.environ.get("SPARK_MASTER"):
+        del own["spark.sql.sources.parallelPartitionDiscovery.threshold"]
+    return _with(SparkSession.builder.master(master or "local[*]").appName("understudy"), own)
 
 
 def _with(builder: SparkSession.Builder, settings: dict[str, str]) -> SparkSession.Builder:

@@ -145,7 +145,7 @@ class _Frame:
         }
         for head in heads:
             p = predicted[:, ACTIONS.index(head)]
-            values[f"p_{head}"] = pa.array(p, pa.float32(), mask=np.isnan(p) | self.random[at])
+            values[f"p_{head}"] = pa.array(p, pa.float32(), mask=np.isnan(p))
         fields = schema.arrow_schema("impressions", heads)
         return pa.table([values[name] for name in fields.names], schema=fields)
 
