@@ -43,10 +43,11 @@ class Inputs:
         heads: H outcomes.
         time_zone: of the hour of the day.
         categorical: C columns; the first are ids, then surface and hour, then attributes.
-        numeric: N attribute columns.
+        numeric: N attribute columns: first numbers, then times, whose ages in seconds are fed.
         half_lives: of the counters, as configured.
         recent_events: T.
         surfaces: S.
+        times: which of ``numeric`` are times, in microseconds.
     """
 
     heads: tuple[str, ...]
@@ -56,6 +57,7 @@ class Inputs:
     half_lives: tuple[str, ...]
     recent_events: int
     surfaces: int
+    times: tuple[str, ...] = ()
 
     @classmethod
     def derive(
@@ -72,15 +74,17 @@ class Inputs:
         profile = [f for f in columns if f.name.startswith(("user_profile__", "item_profile__"))]
         own_ids = {"item_profile__creator_id", "item_profile__topic_id"}
         texts = [f.name for f in profile if pa.types.is_string(f.type) and f.name not in own_ids]
-        numbers = [f.name for f in profile if pa.types.is_floating(f.type)]
+        numbers = sorted(f.name for f in profile if pa.types.is_floating(f.type))
+        times = sorted(f.name for f in profile if pa.types.is_integer(f.type))
         return cls(
             heads=heads,
             time_zone=time_zone,
             categorical=(*IDS, "surface", _HOUR, *sorted(texts)),
-            numeric=tuple(sorted(numbers)),
+            numeric=(*numbers, *times),
             half_lives=half_lives,
             recent_events=recent_events,
             surfaces=surfaces,
+            times=tuple(times),
         )
 
     @property
@@ -150,7 +154,8 @@ def encode(table: pa.Table, inputs: Inputs) -> Feeds:
         column = pa.array(hour.astype(np.int64)).cast(pa.string()) if name == _HOUR else _column(table, name)
         feeds["categorical"][:, i] = _hashes(column, rows)
     for i, name in enumerate(inputs.numeric):
-        feeds["numeric"][:, i] = _numbers(_column(table, name), rows, np.nan)
+        column = _column(table, name)
+        feeds["numeric"][:, i] = _since_s(ts_us, column) if name in inputs.times else _numbers(column, rows, np.nan)
     for v, view in enumerate(HISTORIES):
         for h, half_life in enumerate(inputs.half_lives):
             for k, count in enumerate(inputs.counts):
@@ -211,6 +216,12 @@ def _numbers(column: pa.Array | None, rows: int, missing: float) -> npt.NDArray[
     if column is None or column.null_count == rows:
         return np.full(rows, missing, np.float32)
     return np.asarray(column.cast(pa.float32(), safe=False).fill_null(missing), np.float32)
+
+
+def _since_s(ts_us: npt.NDArray[np.int64], then_us: pa.Array | None) -> npt.NDArray[np.float32]:
+    """Seconds since an attribute's time; NaN where it is missing, or had not come yet."""
+    age_s = _age_s(ts_us, then_us)
+    return np.where(age_s < 0, np.float32(np.nan), age_s)
 
 
 def _age_s(ts_us: npt.NDArray[np.int64], then_us: pa.Array | None) -> npt.NDArray[np.float32]:

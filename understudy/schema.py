@@ -81,7 +81,7 @@ _FEATURES = (
     pa.list_(pa.float32()),
     pa.list_(pa.int64()),
 )
-_ATTRIBUTES = (pa.string(), pa.float64())
+_ATTRIBUTES = (pa.string(), pa.float64(), pa.int64())  # categories, numbers, times in microseconds
 
 TABLES = {
     table.name: table

@@ -1,10 +1,12 @@
 """Reading logs: nothing is lost in silence, and the order of files changes nothing."""
 
 import csv
+import datetime
 import gzip
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
 import pytest
@@ -152,6 +154,27 @@ def test_rows_in_are_rows_kept_duplicates_and_rejected(tmp_path: Path, logs: Pat
     rejected = Snapshot.latest(opened).dataset(opened, "rejected").to_table().to_pylist()
     assert len(rejected) == 4
     assert {row["reason"] for row in rejected} == set(counts.reasons)
+
+
+def test_dates_of_attributes_are_moments_in_the_configured_zone(tmp_path: Path, logs: Path, config: Config) -> None:
+    shutil.copytree(logs, tmp_path / "logs")
+    file = next((tmp_path / "logs").glob("video_features_*"))
+    with gzip.open(file, "rt", newline="") as opened:
+        header, *rows = list(csv.reader(opened))
+    at = header.index("upload_dt")
+    rows[0][at], rows[1][at], rows[2][at] = "2022-04-09", "", "last week"
+    with gzip.open(file, "wt", newline="") as opened:
+        csv.writer(opened).writerows([header, *rows])
+    done = ingest(config, tmp_path / "logs", str(tmp_path / "lake"))
+    assert done.tables["items"].reasons == {"upload_dt: expected a time (iso)": 1}
+    lake = Lake.open(str(tmp_path / "lake"))
+    found = {
+        row["item_id"]: row["upload_dt"] for row in Snapshot.latest(lake).dataset(lake, "items").to_table().to_pylist()
+    }
+    midnight = datetime.datetime(2022, 4, 9, tzinfo=ZoneInfo("Asia/Shanghai"))
+    assert found[rows[0][0]] == int(midnight.timestamp()) * 1_000_000
+    assert found[rows[1][0]] is None
+    assert rows[2][0] not in found
 
 
 def test_the_same_files_again_change_nothing(

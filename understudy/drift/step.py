@@ -117,9 +117,13 @@ def _columns(schema: pa.Schema, heads: tuple[str, ...]) -> list[str]:
 
 
 def _values(dataset: Any, column: str) -> npt.NDArray[Any]:
-    """A column as floats with NaN, or as texts with None. A counter is read as its rate."""
+    """A column as floats with NaN, or as texts with None. A counter is read as its rate, a time as its age."""
     if column == "hour":
         return np.asarray(pc.hour(dataset.to_table(columns=["ts"])["ts"]), np.float64)
+    if pa.types.is_integer(dataset.schema.field(column).type):
+        table = dataset.to_table(columns=["ts", column])
+        age_us = pc.subtract(table["ts"].cast(pa.int64()), table[column])
+        return np.asarray(age_us.cast(pa.float64()).fill_null(float("nan"))) / 1e6
     view, _, name = column.partition("__")
     if view in _HISTORIES:
         seen = f"{view}__impressions_{name.rsplit('_', 1)[1]}"

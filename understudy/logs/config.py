@@ -36,6 +36,8 @@ class Attributes:
         key: column of the user or item.
         categorical: columns to read as text.
         numeric: columns to read as numbers.
+        times: columns of dates or times (ISO 8601; without an offset, in the configuration's time zone), such as
+            when an item was made. The network is fed their age at the impression.
         creator, topic: (items only) columns of the item's maker and topic.
         topic_separator: where a topic column lists several, the first counts.
     """
@@ -44,6 +46,7 @@ class Attributes:
     key: str
     categorical: tuple[str, ...] = ()
     numeric: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
     creator: str | None = None
     topic: str | None = None
     topic_separator: str = ","
@@ -87,7 +90,7 @@ class Source:
         forbidden = {*self.outcomes.values(), *self.outcome_columns}
         for name in ("users", "items"):
             attributes = getattr(self, name)
-            listed = (*attributes.categorical, *attributes.numeric) if attributes else ()
+            listed = (*attributes.categorical, *attributes.numeric, *attributes.times) if attributes else ()
             used = set(listed)
             if len({column.lower() for column in listed} | _KEYS) < len(listed) + len(_KEYS):
                 raise ValueError(f"{name}: expected each column once, and none named {', '.join(sorted(_KEYS))}")

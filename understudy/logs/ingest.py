@@ -165,7 +165,7 @@ class _Stage:
 
     def _attributes(self, kind: str, attributes: Attributes) -> None:
         extra = [c for c in (attributes.creator, attributes.topic) if c]
-        columns = list(dict.fromkeys([attributes.key, *extra, *attributes.categorical, *attributes.numeric]))
+        columns = list(dict.fromkeys([attributes.key, *extra, *_listed(attributes)]))
         files = find_files(self.folder, attributes.files, columns, kind)
         if not files:
             raise BadInput(
@@ -184,8 +184,13 @@ class _Stage:
             values["topic_id"] = f"nullif({topic}, '')" if attributes.topic else "NULL::VARCHAR"
         values |= {name: quoted(name) for name in attributes.categorical}
         values |= {name: _number(name) for name in attributes.numeric}
+        values |= {name: _iso_us(name) for name in attributes.times}
         reasons = [(f"{quoted(attributes.key)} IS NULL", f"no {attributes.key}")]
         reasons += [(_no_number(name), f"{name}: expected a number") for name in attributes.numeric]
+        no_time = "{0} IS NOT NULL AND {1} IS NULL"
+        reasons += [
+            (no_time.format(quoted(name), _iso_us(name)), f"{name}: expected a time (iso)") for name in attributes.times
+        ]
         self._checked(kind, values, reasons)
 
     def _raw_table(self, name: str, files: list[Any]) -> None:
@@ -229,9 +234,9 @@ class _Stage:
 
     def _time_us(self) -> str:
         source = self.source
-        column = quoted(source.time)
         if source.time_unit == "iso":
-            return f"epoch_us(TRY_CAST({column} AS TIMESTAMPTZ))"
+            return _iso_us(source.time)
+        column = quoted(source.time)
         unit = _UNITS_US[source.time_unit]
         whole, fraction = f"TRY_CAST({column} AS BIGINT)", f"TRY_CAST({column} AS DOUBLE)"
         number = f"coalesce({whole} * {unit}, CAST({fraction} * {unit} AS BIGINT))"
@@ -512,7 +517,7 @@ def _actions_of(batch: pa.Table, impressions: pa.Table, heads: tuple[str, ...]) 
 def _attribute_schema(kind: str, found: pa.Schema) -> pa.Schema:
     declared = schema.arrow_schema(kind, ())
     extra = [field for field in found if field.name not in declared.names]
-    types = [pa.float64() if pa.types.is_floating(f.type) else pa.string() for f in extra]
+    types = [f.type if f.type in (pa.float64(), pa.int64()) else pa.string() for f in extra]
     return pa.schema([*declared, *(pa.field(f.name, t) for f, t in zip(extra, types, strict=True))])
 
 
@@ -532,6 +537,15 @@ def _number(column: str) -> str:
     """A column as a finite number; null where it is missing (empty or NaN) or none."""
     number = f"coalesce(TRY_CAST({quoted(column)} AS DOUBLE), CAST(TRY_CAST({quoted(column)} AS BOOLEAN) AS DOUBLE))"
     return f"CASE WHEN isfinite({number}) THEN {number} END"
+
+
+def _listed(attributes: Attributes) -> tuple[str, ...]:
+    return (*attributes.categorical, *attributes.numeric, *attributes.times)
+
+
+def _iso_us(column: str) -> str:
+    """A column of ISO 8601 times as microseconds; null where it is none."""
+    return f"epoch_us(TRY_CAST({quoted(column)} AS TIMESTAMPTZ))"
 
 
 def _no_number(column: str) -> str:

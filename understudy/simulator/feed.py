@@ -21,7 +21,7 @@ from understudy.section import duration_s
 from understudy.simulator.config import World
 from understudy.simulator.live import Shown
 from understudy.simulator.traffic import Outcomes, Requests
-from understudy.simulator.world import ACTIONS, COHORTS, CONTENT_TYPES, SURFACES, State, cohorts_of
+from understudy.simulator.world import ACTIONS, COHORTS, CONTENT_TYPES, SURFACES, State, born_us, cohorts_of
 
 __all__ = ["TRUTH", "day_of", "log_attributes", "log_day", "logged_days", "shown_of", "start_us", "times_us"]
 
@@ -188,6 +188,7 @@ def _write_truth(lake: Lake, world: World, day: int, frame: _Frame, heads: tuple
 
 def log_attributes(lake: Lake, config: Config, state: State) -> None:
     """What the product knows of its users and items: no latent of the world among it."""
+    assert config.world is not None, "a simulated feed has a world"
     users = pa.table(
         {
             "user_id": _names("u", np.arange(len(state.taste))),
@@ -202,6 +203,7 @@ def log_attributes(lake: Lake, config: Config, state: State) -> None:
             "topic_id": _names("t", state.topic),
             "content_type": pa.array(kinds.tolist(), pa.string()),
             "length_s": pa.array(state.length_s, pa.float64()),
+            "created_at": pa.array(born_us(state, start_us(config.world))),
         }
     )
     write_attributes(lake, config.heads, {"users": users, "items": items})

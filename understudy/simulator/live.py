@@ -17,7 +17,7 @@ from understudy import schema
 from understudy.features.config import Features
 from understudy.hashing import hash64
 from understudy.inputs import IDS, NEVER, PER_REQUEST, Feeds, Inputs, local_hour
-from understudy.simulator.world import COHORTS, CONTENT_TYPES, SURFACES, State, cohorts_of
+from understudy.simulator.world import COHORTS, CONTENT_TYPES, SURFACES, State, born_us, cohorts_of
 
 __all__ = ["Live", "Shown", "inputs_of"]
 
@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 _TYPE, _LENGTH, _COHORT = "item_profile__content_type", "item_profile__length_s", "user_profile__cohort"
+_CREATED = "item_profile__created_at"
 _BY_NAME = np.argsort(SURFACES)
 
 
@@ -34,10 +35,11 @@ def inputs_of(heads: tuple[str, ...], time_zone: str, features: Features) -> Inp
         heads=heads,
         time_zone=time_zone,
         categorical=(*IDS, "surface", "hour", _TYPE, _COHORT),
-        numeric=(_LENGTH,),
+        numeric=(_LENGTH, _CREATED),
         half_lives=features.half_lives,
         recent_events=features.recent_events,
         surfaces=features.max_surfaces,
+        times=(_CREATED,),
     )
 
 
@@ -121,6 +123,7 @@ class Live:
             if name not in PER_REQUEST
         }
         self.names.grow(self.state)
+        created_us = born_us(self.state, self.start_us)
         names = self.names
         hour = local_hour(pa.array(us).cast(schema.TIMESTAMP), self.inputs.time_zone)
         ids = (names.users[users][row], names.items[flat], names.creators[creators], names.topics[topics])
@@ -129,6 +132,7 @@ class Live:
         others = (*(column[row] for column in request), names.types[self.state.kind[flat]], cohort[row])
         found["categorical"][:] = np.stack([*ids, *others], axis=1)
         found["numeric"][:, 0] = self.state.length_s[flat]
+        found["numeric"][:, 1] = (us[row] - created_us[flat]) / 1e6
         for v, (history, keys) in enumerate(zip(self.histories, (users[row], flat, creators, topics), strict=True)):
             last_us, found["counters"][:, v] = history.read(keys)
             age_s = (us[row] - self.start_us - last_us) / 1e6

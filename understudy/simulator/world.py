@@ -22,6 +22,7 @@ __all__ = [
     "SURFACES",
     "State",
     "Truth",
+    "born_us",
     "cohorts_of",
     "new_state",
     "next_day",
@@ -150,6 +151,12 @@ def cohorts_of(state: State) -> Integers:
     """(U,): the place in ``COHORTS`` of each user, who joined before the first day or since."""
     cohorts: Integers = (state.joined >= 0).astype(np.int64)
     return cohorts
+
+
+def born_us(state: State, start_us: int) -> Integers:
+    """(I,): when each item was born, in microseconds; day 0 begins at ``start_us``."""
+    born: Integers = np.rint(state.born * 86_400e6).astype(np.int64) + start_us
+    return born
 
 
 def truth(
