@@ -49,6 +49,7 @@ _TREND_PEAK_DAYS, _MIDDLE_AGE_DAYS = 1.5, 5.0
 _CLICK_BASE, _SAVE_BASE, _HIDE_BASE = -4.0, -2.3, -5.0
 _POSITION = 0.30
 _HEAVY_SHARE = 0.08
+_TYPE_SHARES = np.array([0.45, 0.3, 0.17, 0.08])
 
 
 @dataclass
@@ -116,8 +117,8 @@ def new_state(config: World) -> State:
         joined=np.empty(0),
         topic_of_user=np.empty((0, 3), np.int64),
         topics=topics,
-        appeal=rng.normal(0, _TOPIC_APPEAL, config.topics),
-        surface_type=rng.normal(0, _SURFACE_TYPE, (len(SURFACES), len(CONTENT_TYPES))),
+        appeal=_fashion(rng.normal(0, _TOPIC_APPEAL, config.topics)),
+        surface_type=_fashion(rng.normal(0, _SURFACE_TYPE, (len(SURFACES), len(CONTENT_TYPES))), _TYPE_SHARES),
         creators=rng.integers(0, config.topics, config.creators),
         creator_effect=rng.normal(0, _CREATOR_EFFECT, config.creators),
         content=np.empty((0, DIMENSIONS)),
@@ -213,9 +214,18 @@ def _drift(state: State, rng: np.random.Generator) -> None:
     mean = _mean_tastes(state.topics, state.topic_of_user)
     noise = rng.normal(0, _TASTE_NOISE * np.sqrt(1 - _TASTE_KEPT**2), state.taste.shape)
     state.taste = mean + _TASTE_KEPT * (state.taste - mean) + noise
-    for values, deviation in ((state.appeal, _TOPIC_APPEAL), (state.surface_type, _SURFACE_TYPE)):
+    for values, deviation, shares in (
+        (state.appeal, _TOPIC_APPEAL, None),
+        (state.surface_type, _SURFACE_TYPE, _TYPE_SHARES),
+    ):
         change = rng.normal(0, deviation * np.sqrt(1 - _FASHION_KEPT**2), values.shape)
-        values[:] = _FASHION_KEPT * values + change
+        values[:] = _fashion(_FASHION_KEPT * values + change, shares)
+
+
+def _fashion(values: Floats, shares: Floats | None = None) -> Floats:
+    """Attention is finite: what some topics or types gain, the others lose."""
+    relative: Floats = values - np.average(values, axis=-1, weights=shares, keepdims=True)
+    return relative
 
 
 def _mean_tastes(topics: Floats, favourites: Integers) -> Floats:
@@ -240,8 +250,7 @@ def _be_born(state: State, count: int, rng: np.random.Generator, day: int) -> No
     state.content = np.concatenate([state.content, content])
     state.quality = np.concatenate([state.quality, rng.normal(0, _QUALITY, count)])
     state.trend = np.concatenate([state.trend, _TREND * (rng.random(count) < 0.25) * rng.exponential(0.8, count)])
-    shares = np.array([0.45, 0.3, 0.17, 0.08])
-    state.kind = np.concatenate([state.kind, rng.choice(len(CONTENT_TYPES), count, p=shares)])
+    state.kind = np.concatenate([state.kind, rng.choice(len(CONTENT_TYPES), count, p=_TYPE_SHARES)])
     state.born = np.concatenate([state.born, day + rng.random(count)])
     state.length_s = np.concatenate([state.length_s, np.round(rng.lognormal(3.4, 0.8, count))])
 
@@ -252,8 +261,8 @@ def _shift(state: State, config: World, rng: np.random.Generator) -> None:
     state.topic_of_user[moved] = rng.integers(0, len(state.topics), (len(moved), 3))
     state.taste[moved] = _tastes(state.topics, state.topic_of_user[moved], rng)
     state.type_taste[moved] = rng.normal(0, _TYPE, (len(moved), len(CONTENT_TYPES)))
-    state.appeal = rng.normal(0, _TOPIC_APPEAL, len(state.topics))
-    state.surface_type = rng.normal(0, _SURFACE_TYPE, state.surface_type.shape)
+    state.appeal = _fashion(rng.normal(0, _TOPIC_APPEAL, len(state.topics)))
+    state.surface_type = _fashion(rng.normal(0, _SURFACE_TYPE, state.surface_type.shape), _TYPE_SHARES)
     state.novelty = -_NOVELTY
 
 
