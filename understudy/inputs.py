@@ -12,6 +12,7 @@ candidates each, in order; what a user's events say is fed once per request. Log
 
 import json
 import zoneinfo
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,7 +24,7 @@ import pyarrow.compute as pc
 from understudy.hashing import hash64
 from understudy.section import canonical_json, duration_s
 
-__all__ = ["HISTORIES", "IDS", "NEVER", "PER_REQUEST", "Feeds", "Inputs", "encode", "local_hour", "per_row"]
+__all__ = ["HISTORIES", "IDS", "NEVER", "PER_REQUEST", "Feeds", "Inputs", "batches", "encode", "local_hour", "per_row"]
 
 Feeds = dict[str, npt.NDArray[Any]]
 
@@ -172,6 +173,16 @@ def encode(table: pa.Table, inputs: Inputs) -> Feeds:
     feeds["hour"][:] = hour
     feeds["position"][:] = _numbers(_column(table, "position"), rows, np.nan)
     return feeds
+
+
+def batches(feeds: Feeds, rows: int) -> Iterator[Feeds]:
+    """The same feeds, some requests at a time: about so many rows."""
+    requests = len(feeds[PER_REQUEST[0]])
+    width = len(feeds["hour"]) // max(requests, 1)
+    size = max(1, rows // max(width, 1))
+    for start in range(0, requests, size):
+        some, theirs = slice(start, start + size), slice(start * width, (start + size) * width)
+        yield {name: array[some if name in PER_REQUEST else theirs] for name, array in feeds.items()}
 
 
 def per_row(feeds: Feeds) -> Feeds:

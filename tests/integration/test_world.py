@@ -8,14 +8,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from understudy import config as configuration
-from understudy.inputs import Feeds
+from understudy.inputs import Feeds, batches
 from understudy.lake import Lake
 from understudy.ranker.fitting import as_tensors, new_model
 from understudy.ranker.network import RankerModel
 from understudy.simulator import feed
 from understudy.simulator.contest import Contest
 from understudy.simulator.days import Days
-from understudy.simulator.scoring import batches_of, feeds_of
+from understudy.simulator.scoring import feeds_of
 from understudy.simulator.traffic import Outcomes, Requests
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -26,7 +26,7 @@ def dense(model: RankerModel, feeds: Feeds) -> np.ndarray:
     """The product's features as the network sees them, standardised."""
     parts = []
     with torch.no_grad():
-        for batch in batches_of(feeds):
+        for batch in batches(feeds, 8_192):
             parts.append(model.preprocess(as_tensors(batch))[0].numpy())
     return np.concatenate(parts)
 

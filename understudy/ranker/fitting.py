@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from understudy.inputs import Feeds, Inputs
+from understudy.inputs import Feeds, Inputs, batches
 from understudy.ranker.config import Ranker
 from understudy.ranker.network import ID_COLUMNS, RankerModel, Sizes
 from understudy.ranker.vocabulary import Vocabulary, count_values
@@ -46,9 +46,8 @@ def _fit_scales(model: RankerModel, feeds: Feeds, rows: int) -> None:
     total = torch.zeros(len(model.preprocess.mean_D), dtype=torch.float64)
     squares = torch.zeros_like(total)
     with torch.no_grad():
-        for start in range(0, rows, _BATCH):
-            batch = as_tensors({name: array[start : start + _BATCH] for name, array in feeds.items()})
-            dense = model.preprocess.raw_dense(batch).to(torch.float64)
+        for batch in batches(feeds, _BATCH):
+            dense = model.preprocess.raw_dense(as_tensors(batch)).to(torch.float64)
             total += dense.sum(0)
             squares += (dense * dense).sum(0)
     mean = total / rows

@@ -9,17 +9,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from understudy.inputs import Feeds, Inputs, per_row
+from understudy.inputs import Feeds, Inputs, batches
 from understudy.simulator.config import World
 from understudy.simulator.feed import times_us
 from understudy.simulator.live import Live
-from understudy.simulator.scoring import Model, batches_of
+from understudy.simulator.scoring import Model
 from understudy.simulator.traffic import Requests
 from understudy.simulator.world import ACTIONS, State, truth
 from understudy.training.config import Training
 
 __all__ = ["Ceiling"]
 
+_WIDTH = 100  # candidates of a request that are learned from
 _EPOCHS, _BATCH, _RATE = 1, 1024, 2e-3
 
 
@@ -48,7 +49,9 @@ class Ceiling:
         if not len(requests):
             return
         count, candidates = requests.candidates.shape
-        width = min(candidates, max(1, round(self.times * kept / count)))
+        width = min(candidates, _WIDTH)
+        wanted = min(count, max(1, round(self.times * kept / width)))
+        requests = requests.take(np.linspace(0, count - 1, wanted).astype(np.intp))
         items = requests.candidates[:, :width]
         true = truth(state, requests.users, items, requests.surfaces, requests.time_days).stacked()
         own = [ACTIONS.index(head) for head in self.inputs.heads]
@@ -69,9 +72,7 @@ class Ceiling:
         from understudy.training.loop import fit
 
         torch.set_num_threads(self.training.threads)
-        parts = [per_row(part[1]) for part in self.parts]
-        feeds = {name: np.concatenate([part[name] for part in parts]) for name in self.inputs.shapes()}
-        del parts
+        feeds = {name: np.concatenate([part[1][name] for part in self.parts]) for name in self.inputs.shapes()}
         labels = np.concatenate([part[2] for part in self.parts])
         weights = np.ones(len(labels), np.float32)
         ranker = replace(self.training.ranker, dropout=0.0)
@@ -88,7 +89,7 @@ class Ceiling:
         def probabilities(feeds: Feeds) -> npt.NDArray[np.float64]:
             found = []
             with torch.no_grad():
-                for batch in batches_of(feeds):
+                for batch in batches(feeds, _BATCH):
                     found.append(torch.sigmoid(model(as_tensors(batch))).numpy())
             return np.concatenate(found).astype(np.float64)
 

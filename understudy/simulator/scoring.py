@@ -1,14 +1,14 @@
 """Releases as rankers of the simulated feed."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
 from understudy import releases
-from understudy.inputs import PER_REQUEST, Feeds, Inputs
+from understudy.inputs import Feeds, Inputs, batches
 from understudy.lake import Lake
 from understudy.ranker.served import Served
 from understudy.simulator.config import World
@@ -18,7 +18,7 @@ from understudy.simulator.rankers import WORTH
 from understudy.simulator.traffic import Ranker, Requests, Scores
 from understudy.simulator.world import ACTIONS
 
-__all__ = ["Model", "batches_of", "feeds_of", "ranked_by", "release_model", "scores_of"]
+__all__ = ["Model", "feeds_of", "ranked_by", "release_model", "scores_of"]
 
 _BATCH = 2048
 
@@ -34,20 +34,10 @@ def release_model(lake: Lake, digest: str, live: Live) -> Model:
     pool = ThreadPoolExecutor(os.cpu_count())  # batches side by side scale better than threads within one
 
     def probabilities(feeds: Feeds) -> npt.NDArray[np.float64]:
-        parts = pool.map(lambda batch: served.score_feeds(batch)[0], batches_of(feeds))
+        parts = pool.map(lambda batch: served.score_feeds(batch)[0], batches(feeds, _BATCH))
         return np.concatenate(list(parts)).astype(np.float64)
 
     return probabilities
-
-
-def batches_of(feeds: Feeds) -> Iterator[Feeds]:
-    """Some requests at a time, so that what a model computes stays in the processor's cache."""
-    requests = len(feeds[PER_REQUEST[0]])
-    width = len(feeds["hour"]) // max(requests, 1)
-    size = max(1, _BATCH // max(width, 1))
-    for start in range(0, requests, size):
-        span, rows = slice(start, start + size), slice(start * width, (start + size) * width)
-        yield {name: array[span if name in PER_REQUEST else rows] for name, array in feeds.items()}
 
 
 def feeds_of(live: Live, world: World, requests: Requests) -> Feeds:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from understudy.inputs import Feeds
+from understudy.inputs import PER_REQUEST, Feeds, batches
 from understudy.ranker.fitting import as_tensors
 from understudy.ranker.network import ID_COLUMNS, RankerModel
 
@@ -19,13 +19,14 @@ _SEQUENCE_FEEDS = ("event_age_s", "event_outcomes", "position")
 class Rows:
     """Preprocessed rows on the training device.
 
-    Shapes: dense (B, D); rows (B, C); event_rows (B, T, E); feeds: what the network reads beside
-    them; labels (B, H), NaN where unknown; weights (B,), mean 1; teacher (B, H) logits, NaN where
-    the teacher does not act.
+    Shapes: dense (B, D); rows (B, C); request (B,), the place of the row's request; event_rows
+    (R, T, E); feeds: what the network reads beside them; labels (B, H), NaN where unknown; weights
+    (B,), mean 1; teacher (B, H) logits, NaN where the teacher does not act.
     """
 
     dense: Tensor
     rows: Tensor
+    request: Tensor
     event_rows: Tensor
     feeds: dict[str, Tensor]
     labels: Tensor
@@ -39,15 +40,16 @@ class Rows:
         """Preprocess every row once; the loop then only gathers."""
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         with torch.no_grad():
-            for start in range(0, len(labels), _BATCH):
-                batch = {name: array[start : start + _BATCH] for name, array in feeds.items()}
+            for batch in batches(feeds, _BATCH):
                 dense, rows, event_rows = model.preprocess(as_tensors(batch, device))
                 parts.append((dense, rows.to(torch.int32), event_rows.to(torch.int32)))
         dense, rows, event_rows = (torch.cat(part) for part in zip(*parts, strict=True))
         missing = torch.full_like(labels, float("nan"))
+        request = torch.arange(len(event_rows)).repeat_interleave(len(labels) // max(len(event_rows), 1))
         return cls(
             dense=dense,
             rows=rows,
+            request=request.to(device),
             event_rows=event_rows,
             feeds=as_tensors({name: feeds[name] for name in _SEQUENCE_FEEDS}, device),
             labels=labels.to(device),
@@ -59,12 +61,14 @@ class Rows:
         return len(self.labels)
 
     def take(self, at: Tensor) -> "Rows":
-        """The rows at the given places."""
+        """The rows at the given places, each with its request's events."""
+        request = self.request[at]
         return Rows(
             dense=self.dense[at],
             rows=self.rows[at],
-            event_rows=self.event_rows[at],
-            feeds={name: tensor[at] for name, tensor in self.feeds.items()},
+            request=torch.arange(len(at), device=at.device),
+            event_rows=self.event_rows[request],
+            feeds={name: tensor[request if name in PER_REQUEST else at] for name, tensor in self.feeds.items()},
             labels=self.labels[at],
             weights=self.weights[at],
             teacher=self.teacher[at],
