@@ -1,0 +1,71 @@
+"""The Spark that the steps of a run share: reachable with its token alone, and gone with its caller."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from understudy.spark_server import serving
+
+COUNT = "from understudy import spark; print(spark.session().range(7).count())"
+
+
+def _count(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", COUNT], env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+    )
+
+
+def _gone(port: int, patience_s: float = 30) -> bool:
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return True
+        time.sleep(0.2)
+    return False
+
+
+def test_children_share_one_spark_that_wants_its_token_and_ends_with_the_caller(monkeypatch: pytest.MonkeyPatch):
+    for name in ("SPARK_REMOTE", "SPARK_MASTER"):
+        monkeypatch.delenv(name, raising=False)
+    with serving():
+        first = _count()
+        assert first.stdout.strip() == "7", first.stderr
+        remote = os.environ["SPARK_REMOTE"]
+        with serving():
+            assert os.environ["SPARK_REMOTE"] == remote, "one within another is the same one"
+        assert os.environ["SPARK_REMOTE"] == remote
+        refused = _count(SPARK_CONNECT_AUTHENTICATE_TOKEN="another")
+        assert refused.returncode != 0
+        assert "UNAUTHENTICATED" in refused.stderr.upper()
+        port = urlsplit(remote).port
+        assert port is not None
+    assert "SPARK_REMOTE" not in os.environ
+    assert _gone(port)
+
+
+def test_a_spark_that_is_named_already_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SPARK_MASTER", "local[1]")
+    monkeypatch.delenv("SPARK_REMOTE", raising=False)
+    with serving():
+        assert "SPARK_REMOTE" not in os.environ
+
+
+def test_the_server_goes_with_a_caller_that_is_killed():
+    code = (
+        "import os, time\n"
+        "from understudy.spark_server import serving\n"
+        "with serving():\n    print(os.environ['SPARK_REMOTE'], flush=True); time.sleep(600)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("SPARK_REMOTE", "SPARK_MASTER")}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout is not None
+        port = urlsplit(caller.stdout.readline().strip()).port
+        caller.kill()
+    assert port is not None
+    assert _gone(port)
