@@ -5,7 +5,7 @@ rows of the same columns. Values are fed raw: identifiers as hashes, counters as
 as zero, NaN or a negative age. All transformation is inside the network, so it cannot differ
 between training and serving.
 
-Shapes: B rows, C categorical columns, N numbers, V histories, L half-lives, K = 1 + heads
+Shapes: B rows, C categorical columns, N numbers, V histories (crosses included), L half-lives, K = 1 + heads
 (impressions, then each head), S surfaces, T events, H heads. The B rows are R requests of B / R
 candidates each, in order; what a user's events say is fed once per request. Logged rows are requests of one.
 """
@@ -21,15 +21,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from understudy.features.views import CROSSES, HISTORIES, cross_view
 from understudy.hashing import hash64
 from understudy.section import canonical_json, duration_s
 
-__all__ = ["HISTORIES", "IDS", "NEVER", "PER_REQUEST", "Feeds", "Inputs", "batches", "encode", "local_hour", "per_row"]
+__all__ = ["IDS", "NEVER", "PER_REQUEST", "Feeds", "Inputs", "batches", "encode", "local_hour", "per_row"]
 
 Feeds = dict[str, npt.NDArray[Any]]
 
 IDS = ("user_id", "item_id", "creator_id", "topic_id")
-HISTORIES = ("user_history", "item_history", "creator_history", "topic_history")
 EVENT_KEYS = ("item", "creator", "topic", "surface")
 PER_REQUEST = ("event_keys", "event_age_s", "event_outcomes")
 NEVER = -1.0  # age in seconds of what has not happened
@@ -49,6 +49,7 @@ class Inputs:
         recent_events: T.
         surfaces: S.
         times: which of ``numeric`` are times, in microseconds.
+        crosses: with what each user's own history is counted: ``creator``, ``topic``.
     """
 
     heads: tuple[str, ...]
@@ -59,6 +60,7 @@ class Inputs:
     recent_events: int
     surfaces: int
     times: tuple[str, ...] = ()
+    crosses: tuple[str, ...] = ()
 
     @classmethod
     def derive(
@@ -86,11 +88,17 @@ class Inputs:
             recent_events=recent_events,
             surfaces=surfaces,
             times=tuple(times),
+            crosses=tuple(c for c in CROSSES if f"{cross_view(c)}__last_event_us" in columns.names),
         )
 
     @property
     def half_lives_s(self) -> tuple[int, ...]:
         return tuple(duration_s(text) for text in self.half_lives)
+
+    @property
+    def histories(self) -> tuple[str, ...]:
+        """Names of the V histories."""
+        return (*HISTORIES, *(cross_view(cross) for cross in self.crosses))
 
     @property
     def counts(self) -> tuple[str, ...]:
@@ -101,7 +109,7 @@ class Inputs:
         """Columns of a training set that ``encode`` reads."""
         histories = [
             f"{view}__{name}"
-            for view in HISTORIES
+            for view in self.histories
             for name in ("last_event_us", *(f"{c}_{h}" for h in self.half_lives for c in self.counts))
         ]
         surfaces = ["item_history__surface_keys", *(f"item_history__surface_{c}" for c in self.counts)]
@@ -111,7 +119,7 @@ class Inputs:
 
     def shapes(self) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
         """Feed → (type, shape without B; without R for ``PER_REQUEST``), in the order of the served file's inputs."""
-        v, half_lives, k = len(HISTORIES), len(self.half_lives), len(self.counts)
+        v, half_lives, k = len(self.histories), len(self.half_lives), len(self.counts)
         return {
             "categorical": (np.int64, (len(self.categorical),)),
             "numeric": (np.float32, (len(self.numeric),)),
@@ -157,7 +165,7 @@ def encode(table: pa.Table, inputs: Inputs) -> Feeds:
     for i, name in enumerate(inputs.numeric):
         column = _column(table, name)
         feeds["numeric"][:, i] = _since_s(ts_us, column) if name in inputs.times else _numbers(column, rows, np.nan)
-    for v, view in enumerate(HISTORIES):
+    for v, view in enumerate(inputs.histories):
         for h, half_life in enumerate(inputs.half_lives):
             for k, count in enumerate(inputs.counts):
                 feeds["counters"][:, v, h, k] = _numbers(_column(table, f"{view}__{count}_{half_life}"), rows, 0.0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from understudy.errors import BadInput
+from understudy.features.views import CROSSES, cross_view
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "TIMESTAMP", "Column", "Table", "arrow_schema", "check"]
 
@@ -124,6 +125,18 @@ TABLES = {
         Table("item_history", (Column("item_id", pa.string(), "the key"), *FEATURE_ROW), _FEATURES),
         Table("creator_history", (Column("creator_id", pa.string(), "the key"), *FEATURE_ROW), _FEATURES),
         Table("topic_history", (Column("topic_id", pa.string(), "the key"), *FEATURE_ROW), _FEATURES),
+        *(
+            Table(
+                cross_view(other),
+                (
+                    Column("user_id", pa.string(), "the key"),
+                    Column(f"{other}_id", pa.string(), "the other key"),
+                    *FEATURE_ROW,
+                ),
+                _FEATURES,
+            )
+            for other in CROSSES
+        ),
         Table("user_profile", (Column("user_id", pa.string(), "the key"), *FEATURE_ROW), _FEATURES),
         Table("item_profile", (Column("item_id", pa.string(), "the key"), *FEATURE_ROW), _FEATURES),
         Table(

@@ -36,7 +36,7 @@ def histories(session: SparkSession) -> dict[str, list[dict[str, Any]]]:
         [("x", "c1", "t1"), ("y", "c1", None)], "item_id string, creator_id string, topic_id string"
     )
     events = _events(examples, items, HEADS, 600, 3600)
-    features = Features(half_lives=("1h",), history="1d", recent_events=2)
+    features = Features(half_lives=("1h",), history="1d", recent_events=2, crosses=("creator", "topic"))
     tables = _histories(events, features, HEADS)
     return {
         name: [row.asDict() for row in frame.orderBy("created_timestamp", F.desc("last_event_us")).collect()]
@@ -81,6 +81,17 @@ def test_an_item_counts_per_surface(histories: Any) -> None:
 def test_creators_count_over_their_items_and_unknown_topics_not_at_all(histories: Any) -> None:
     assert {row["creator_id"] for row in histories["creator_history"]} == {"c1"}
     assert {row["topic_id"] for row in histories["topic_history"]} == {"t1"}
+
+
+def test_what_a_user_did_with_a_creator_counts_apart(histories: Any) -> None:
+    rows = histories["user_creator_history"]
+    assert {(row["user_id"], row["creator_id"]) for row in rows} == {(user, "c1") for user in {u for u, *_ in LOG}}
+    *_, last = [row for row in histories["user_topic_history"] if row["user_id"] == "a"]
+    x = [(minute, click, p) for user, item, minute, _, click, p in LOG if (user, item) == ("a", "x")]
+    newest = max(minute for minute, *_ in x)
+    decay = [2 ** ((minute - newest) / 60) for minute, *_ in x]
+    assert last["impressions_1h"] == pytest.approx(sum(d / p for d, (*_, p) in zip(decay, x, strict=True)))
+    assert last["click_1h"] == pytest.approx(sum(d * c / p for d, (_, c, p) in zip(decay, x, strict=True)))
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ COUNT = "from understudy import spark; print(spark.session().range(7).count())"
 
 
 def _count(**environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", COUNT], env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, "-c", COUNT]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def _gone(port: int, patience_s: float = 30) -> bool:

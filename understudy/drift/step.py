@@ -15,14 +15,15 @@ import pyarrow.compute as pc
 from understudy.drift.config import Drift
 from understudy.drift.gates import Finding, Rate, column_finding, label_finding, self_test, verdicts
 from understudy.drift.sketches import Sketch, shares, sketch
+from understudy.features.views import PROFILES, VIEWS
 from understudy.runs import Outcome, Step, Verdict, execute
 from understudy.section import canonical_json, part
 
 __all__ = ["run"]
 
 NAME = "check_drift"
+_HISTORIES = tuple(name for name in VIEWS if name not in PROFILES)
 _MOSTLY_OTHER = 0.5  # a text column whose frequent values cover less than this is an id
-_HISTORIES = ("user_history", "item_history", "creator_history", "topic_history")
 
 Floats = npt.NDArray[np.float64]
 

@@ -24,32 +24,34 @@ def created_us(ts_us: Column, window_s: int, refresh_s: int) -> Column:
     return F.ceil(known / grid).cast("long") * grid
 
 
-def history(events: DataFrame, key: str, half_lives: tuple[str, ...], counts: dict[str, Column]) -> DataFrame:
-    """Events with ``<count>_<half-life>`` and ``last_event_us`` of their key, themselves included.
+def history(
+    events: DataFrame, keys: tuple[str, ...], half_lives: tuple[str, ...], counts: dict[str, Column]
+) -> DataFrame:
+    """Events with ``<count>_<half-life>`` and ``last_event_us`` of their keys, themselves included.
 
     Args:
-        events: ``key``, ``us``, ``row_key``, and what ``counts`` use; ``start_us`` is the origin t₀.
+        events: ``keys``, ``us``, ``row_key``, and what ``counts`` use; ``start_us`` is the origin t₀.
         counts: name → value per event, already weighted.
     """
     counters = {
-        f"{name}_{half_life}": _decayed(value, half_life, key)
+        f"{name}_{half_life}": _decayed(value, half_life, *keys)
         for half_life in half_lives
         for name, value in counts.items()
     }
-    return events.filter(F.col(key).isNotNull()).withColumns({**counters, "last_event_us": F.col("us")})
+    return events.dropna(subset=list(keys)).withColumns({**counters, "last_event_us": F.col("us")})
 
 
-def _decayed(value: Column, half_life: str, key: str) -> Column:
+def _decayed(value: Column, half_life: str, *keys: str) -> Column:
     span = F.lit(duration_s(half_life) * 1e6)
     place = (F.col("us") - F.col("start_us")) / span
-    order = Window.partitionBy(key).orderBy("us", "row_key")
+    order = Window.partitionBy(*keys).orderBy("us", "row_key")
     until_now = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
     return (F.sum(value * F.pow(F.lit(2.0), place)).over(until_now) * F.pow(F.lit(2.0), -place)).cast("float")
 
 
-def latest_per_refresh(rows: DataFrame, key: str) -> DataFrame:
-    """Of the rows of a key that become readable at the same moment, the last."""
-    order = Window.partitionBy(key, "created_us").orderBy(F.desc("us"), F.desc("row_key"))
+def latest_per_refresh(rows: DataFrame, keys: tuple[str, ...]) -> DataFrame:
+    """Of the rows of the same keys that become readable at the same moment, the last."""
+    order = Window.partitionBy(*keys, "created_us").orderBy(F.desc("us"), F.desc("row_key"))
     return rows.withColumn("_place", F.row_number().over(order)).filter("_place = 1").drop("_place")
 
 

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from understudy import spark
 from understudy.features import aggregates
 from understudy.features.config import Features
-from understudy.features.views import VIEWS
+from understudy.features.views import PROFILES, VIEWS, views_of
 from understudy.logs.config import Labels
 from understudy.runs import Outcome, Step, execute, say_error
 from understudy.section import duration_s, part
@@ -55,18 +55,18 @@ def _body(step: Step, features: Features, window_s: int) -> Outcome:
     events = _events(examples, items, step.plan.heads, window_s, features.refresh_s()).cache()
     figures: dict[str, Any] = {}
     for name, frame in _histories(events, features, step.plan.heads).items():
-        key = next(view.key for view in VIEWS if view.name == name)
         step.say(f"writing {name}")
-        spark.write_sorted(frame, step.lake.uri(step.table(name)), key, "created_timestamp")
+        spark.write_sorted(frame, step.lake.uri(step.table(name)), *VIEWS[name].keys, "created_timestamp")
     for name, frame, key in (
         ("user_profile", users if users is not None else events.select("user_id").distinct(), "user_id"),
         ("item_profile", items if items is not None else _bare_items(events), "item_id"),
     ):
         spark.write_sorted(_profile(frame), step.lake.uri(step.table(name)), key)
     events.unpersist()
-    for view in VIEWS:
-        figures[view.name] = step.lake.dataset(step.table(view.name)).count_rows()
-    return Outcome(tables=[view.name for view in VIEWS], figures={"rows": figures})
+    views = [view.name for view in views_of(features.crosses)]
+    for name in views:
+        figures[name] = step.lake.dataset(step.table(name)).count_rows()
+    return Outcome(tables=views, figures={"rows": figures})
 
 
 def _events(
@@ -103,16 +103,18 @@ def _histories(events: DataFrame, features: Features, heads: tuple[str, ...]) ->
     }
     counters = [f"{name}_{half_life}" for half_life in features.half_lives for name in counts]
     tables = {}
-    for view in VIEWS[:4]:
+    for view in views_of(features.crosses):
+        if view.name in PROFILES:
+            continue
         extra = extras.get(view.name, {})
-        rows = aggregates.history(events, view.key, features.half_lives, counts)
+        rows = aggregates.history(events, view.keys, features.half_lives, counts)
         rows = rows.select("*", *(column.alias(column_name) for column_name, column in extra.items()))
-        latest = aggregates.latest_per_refresh(rows, view.key)
+        latest = aggregates.latest_per_refresh(rows, view.keys)
         stamps = {
             "event_timestamp": F.timestamp_micros(F.col("us") + 1),
             "created_timestamp": F.timestamp_micros("created_us"),
         }
-        columns = [view.key, *stamps, "last_event_us", *counters, *extra]
+        columns = [*view.keys, *stamps, "last_event_us", *counters, *extra]
         tables[view.name] = latest.withColumns(stamps).select(*columns)
     return tables
 

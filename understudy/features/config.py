@@ -1,5 +1,6 @@
 """What the configuration says of features."""
 
+from understudy.features.views import CROSSES
 from understudy.section import duration_s, number, section
 
 __all__ = ["Features"]
@@ -18,6 +19,8 @@ class Features:
         history: events older than this before the window are not counted.
         recent_events: length of the user's event sequence.
         max_surfaces: counters per surface, for the most frequent surfaces.
+        crosses: counters of each user with each ``creator``, ``topic`` or both: worth their room where people
+            meet the same ones again and again.
     """
 
     refresh: str = "1h"
@@ -25,10 +28,13 @@ class Features:
     history: str = "56d"
     recent_events: int = number(50, low=1, high=1000)
     max_surfaces: int = number(16, low=1, high=256)
+    crosses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.refresh != "event" and 86400 % max(1, duration_s(self.refresh)):
             raise ValueError(f"refresh: expected event, or a duration that divides a day, found {self.refresh!r}")
+        if len(set(self.crosses) & set(CROSSES)) != len(self.crosses):
+            raise ValueError(f"crosses: expected some of {', '.join(CROSSES)}, each once, found {list(self.crosses)}")
         if not self.half_lives:
             raise ValueError("half_lives: expected at least one duration, found none")
         for text in (*self.half_lives, self.history):

@@ -23,7 +23,7 @@ from typing import Any
 
 from understudy.config import Config
 from understudy.errors import BadInput
-from understudy.features.views import PROFILES, VIEWS
+from understudy.features.views import PROFILES
 from understudy.lake import Lake, unwritable
 from understudy.runs import Plan, Run
 from understudy.section import canonical_json
@@ -107,7 +107,9 @@ def current_tables(lake: Lake) -> dict[str, tuple[str, Any]]:
 
 
 def _tables(lake: Lake, run: Run) -> dict[str, tuple[str, Any]]:
-    paths = {view.name: run.table_path("build_features", view.name) for view in VIEWS}
+    manifest = run.manifest("build_features")
+    assert manifest is not None, "whoever names a run as current has its features"
+    paths = {name: run.table_path("build_features", name) for name in manifest["tables"]}
     return {name: (lake.uri(path), lake.dataset(path).schema) for name, path in paths.items()}
 
 
@@ -146,7 +148,8 @@ def _replaced(path: Path) -> Iterator[Path]:
 
 def _apply(store: Any, definitions: list[Any], run: Run, start: datetime.datetime) -> None:
     store.apply(definitions)
-    views = [view.name for view in VIEWS if start == _EVER or view.name not in PROFILES]
+    names = [view.name for view in store.list_feature_views()]
+    views = [name for name in names if start == _EVER or name not in PROFILES]
     print(f"{run.id}: writing {len(views)} feature views online", file=sys.stderr, flush=True)
     with contextlib.redirect_stdout(io.StringIO()):
         store.materialize(start_date=start, end_date=datetime.datetime.now(datetime.UTC), feature_views=views)

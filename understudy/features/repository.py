@@ -34,19 +34,20 @@ def definitions(tables: dict[str, tuple[str, pa.Schema]], service: str = SERVICE
         tables: view → its folder and schema.
         service: name of the feature service, one per version of a model.
     """
-    keys = sorted({view.key for view in VIEWS})
+    ours = [VIEWS[name] for name in tables]
+    keys = sorted({key for view in ours for key in view.keys})
     entities = {key: Entity(name=key.removesuffix("_id"), join_keys=[key], value_type=ValueType.STRING) for key in keys}
     views: list[Any] = []
-    for view in VIEWS:
+    for view in ours:
         path, fields = tables[view.name]
         views.append(
             FeatureView(
                 name=view.name,
-                entities=[entities[view.key]],
+                entities=[entities[key] for key in view.keys],
                 ttl=timedelta(0),
                 schema=[
-                    Field(name=view.key, dtype=String),
-                    *(Field(name=f.name, dtype=_kind(f.type)) for f in fields if f.name not in (view.key, *_STAMPS)),
+                    *(Field(name=key, dtype=String) for key in view.keys),
+                    *(Field(name=f.name, dtype=_kind(f.type)) for f in fields if f.name not in (*view.keys, *_STAMPS)),
                 ],
                 source=FileSource(
                     name=view.name, path=path, timestamp_field=_STAMPS[0], created_timestamp_column=_STAMPS[1]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from understudy import schema
 from understudy.errors import UnderstudyError
 from understudy.features.config import Features
-from understudy.features.views import VIEWS
+from understudy.features.views import VIEWS, views_of
 from understudy.runs import Outcome, Step, execute
 from understudy.section import canonical_json, part
 
@@ -36,7 +36,7 @@ def _body(step: Step, features: Features) -> Outcome:
     from understudy.features import repository
     from understudy.features.offline_store import AsOfRetrievalJob
 
-    tables = {view.name: _table(step, view.name) for view in VIEWS}
+    tables = {view.name: _table(step, view.name) for view in views_of(features.crosses)}
     step.dataset("sample_examples", "samples")
     samples = step.run.table_path("sample_examples", "samples")
     rows = 0
@@ -69,12 +69,11 @@ def _table(step: Step, view: str) -> tuple[str, pa.Schema]:
 
 def _describe(step: Step, features: Features, tables: dict[str, tuple[str, pa.Schema]]) -> str:
     """The feature service as data: views, their keys, features and types."""
-    keys = {view.name: view.key for view in VIEWS}
     stamps = [column.name for column in schema.FEATURE_ROW]
     views = {
         name: {
-            "key": keys[name],
-            "features": {f.name: str(f.type) for f in fields if f.name not in (keys[name], *stamps)},
+            "keys": VIEWS[name].keys,
+            "features": {f.name: str(f.type) for f in fields if f.name not in (*VIEWS[name].keys, *stamps)},
         }
         for name, (_, fields) in tables.items()
     }

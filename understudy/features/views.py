@@ -2,23 +2,34 @@
 
 from dataclasses import dataclass
 
-__all__ = ["PROFILES", "VIEWS", "View"]
+__all__ = ["CROSSES", "HISTORIES", "PROFILES", "VIEWS", "View", "cross_view", "views_of"]
 
 
 @dataclass(frozen=True)
 class View:
-    """A feature view: its table, and the key by which rows are looked up."""
+    """A feature view: its table, and the keys by which rows are looked up."""
 
     name: str
-    key: str
+    keys: tuple[str, ...]
 
 
-VIEWS = (
-    View("user_history", "user_id"),
-    View("item_history", "item_id"),
-    View("creator_history", "creator_id"),
-    View("topic_history", "topic_id"),
-    View("user_profile", "user_id"),
-    View("item_profile", "item_id"),
-)
+HISTORIES = ("user_history", "item_history", "creator_history", "topic_history")
+CROSSES = ("creator", "topic")
 PROFILES = ("user_profile", "item_profile")
+
+
+def cross_view(cross: str) -> str:
+    """The view that counts what a user did with each creator or topic."""
+    return f"user_{cross}_history"
+
+
+VIEWS = {
+    **{name: View(name, (f"{name.removesuffix('_history')}_id",)) for name in HISTORIES},
+    **{cross_view(cross): View(cross_view(cross), ("user_id", f"{cross}_id")) for cross in CROSSES},
+    **{name: View(name, (f"{name.removesuffix('_profile')}_id",)) for name in PROFILES},
+}
+
+
+def views_of(crosses: tuple[str, ...]) -> tuple[View, ...]:
+    """The views of a configuration: histories, crosses, profiles."""
+    return tuple(VIEWS[name] for name in (*HISTORIES, *map(cross_view, crosses), *PROFILES))

@@ -13,6 +13,7 @@ from understudy.ranker.vocabulary import Vocabulary
 __all__ = ["Preprocess"]
 
 _STRENGTHS = (5.0, 20.0, 10.0, 20.0)  # impressions that a prior rate is worth: user, item, creator, topic
+_CROSS_STRENGTH = 10.0  # and that the user's own rate is worth, for what they did with a creator or topic
 _SURFACE_STRENGTH = 20.0
 _MATCH_STRENGTH = 2.0
 _RECENT = (1, 5)  # the user's last events whose mean outcomes are inputs
@@ -53,7 +54,7 @@ class Preprocess(nn.Module):
     @staticmethod
     def _width(inputs: Inputs) -> int:
         heads, half_lives = len(inputs.heads), len(inputs.half_lives)
-        histories = len(_STRENGTHS) * (half_lives * (1 + heads) + 1)
+        histories = len(inputs.histories) * (half_lives * (1 + heads) + 1)
         matches = len(EVENT_KEYS) * (2 + heads)
         recent = len(_RECENT) * heads + 1
         return histories + (1 + heads) + matches + recent + 2 * len(inputs.numeric) + 2
@@ -84,13 +85,16 @@ class Preprocess(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _histories(self, counters: Tensor, age_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Counts and smoothed log-odds of users, items, creators and topics, decayed to now."""
+        """Counts and smoothed log-odds of users, items, creators, topics and crosses, decayed to now."""
         age_BV = torch.where(age_s < 0, _MISSING_AGE_S, age_s)
         decay_BVL = torch.exp2(-age_BV[:, :, None] / self.half_lives_L)
         counts = counters * decay_BVL[:, :, :, None]  # (B, V, L, K)
-        strengths = torch.tensor(_STRENGTHS, dtype=counts.dtype, device=counts.device)[None, :, None, None]
         seen, done = counts[..., :1], counts[..., 1:]
-        rates = (done + strengths * self.prior_H) / (seen + strengths)  # (B, V, L, H)
+        own, crossed = slice(len(_STRENGTHS)), slice(len(_STRENGTHS), None)
+        strengths = torch.tensor(_STRENGTHS, dtype=counts.dtype, device=counts.device)[None, :, None, None]
+        rates = (done[:, own] + strengths * self.prior_H) / (seen[:, own] + strengths)  # (B, V, L, H)
+        cross_rates = (done[:, crossed] + _CROSS_STRENGTH * rates[:, :1]) / (seen[:, crossed] + _CROSS_STRENGTH)
+        rates = torch.cat([rates, cross_rates], dim=1)
         parts = [torch.log1p(seen).flatten(1), _log_odds(rates).flatten(1), _log_age(age_s)]
         return torch.cat(parts, dim=1), rates[:, 1, -1], rates[:, 0, -1]
 

@@ -21,7 +21,7 @@ from understudy.training.config import Training
 __all__ = ["Ceiling"]
 
 _WIDTH = 100  # candidates of a request that are learned from
-_EPOCHS, _BATCH, _RATE = 1, 1024, 2e-3
+_EPOCHS, _BATCH, _RATE = 3, 2048, 3e-3
 
 
 @dataclass

@@ -40,6 +40,7 @@ def inputs_of(heads: tuple[str, ...], time_zone: str, features: Features) -> Inp
         recent_events=features.recent_events,
         surfaces=features.max_surfaces,
         times=(_CREATED,),
+        crosses=features.crosses,
     )
 
 
@@ -75,7 +76,7 @@ class Live:
         self.grid_us, self.window_us = refresh_s * 1_000_000, window_s * 1_000_000
         half_lives_us = np.array(inputs.half_lives_s, np.float64) * 1e6
         width = (len(inputs.counts),)
-        self.histories = [_Counters(half_lives_us, (), width) for _ in range(4)]
+        self.histories = [_Counters(half_lives_us, (), width) for _ in inputs.histories]
         self.surfaces = _Counters(half_lives_us[-1:], (len(SURFACES),), width)
         self.recent = _Recent(inputs.recent_events, len(inputs.heads))
         self.waiting: list[tuple[Integers, Shown]] = []
@@ -100,13 +101,21 @@ class Live:
         labels = np.concatenate([np.ones((len(shown.us), 1)), shown.labels], axis=1)
         counts = labels * shown.weights[:, None]
         at_us = shown.us - self.start_us
-        creators, topics = self.state.creator[shown.items], self.state.topic[shown.items]
-        for history, keys in zip(self.histories, (shown.users, shown.items, creators, topics), strict=True):
+        for history, keys in zip(self.histories, self._keys(shown.users, shown.items), strict=True):
             history.add(keys, at_us, counts)
         here = np.zeros((len(shown.us), len(SURFACES), counts.shape[1]))
         here[np.arange(len(here)), shown.surfaces] = counts
         self.surfaces.add(shown.items, at_us, here)
         self.recent.add(shown)
+
+    def _keys(self, users: Integers, items: Integers) -> list[Integers]:
+        """(n,) per history: the keys by which it is counted."""
+        creators, topics = self.state.creator[items], self.state.topic[items]
+        crossed = {
+            "creator": users * len(self.state.creators) + creators,
+            "topic": users * len(self.state.topics) + topics,
+        }
+        return [users, items, creators, topics, *(crossed[cross] for cross in self.inputs.crosses)]
 
     def feeds(self, users: Integers, surfaces: Integers, us: Integers, items: Integers) -> Feeds:
         """Feeds of R requests of M candidates: user, surface and time with each of its items, in order.
@@ -133,7 +142,7 @@ class Live:
         found["categorical"][:] = np.stack([*ids, *others], axis=1)
         found["numeric"][:, 0] = self.state.length_s[flat]
         found["numeric"][:, 1] = (us[row] - created_us[flat]) / 1e6
-        for v, (history, keys) in enumerate(zip(self.histories, (users[row], flat, creators, topics), strict=True)):
+        for v, (history, keys) in enumerate(zip(self.histories, self._keys(users[row], flat), strict=True)):
             last_us, found["counters"][:, v] = history.read(keys)
             age_s = (us[row] - self.start_us - last_us) / 1e6
             found["counter_age_s"][:, v] = np.where(last_us < 0, NEVER, age_s)
