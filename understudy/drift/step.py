@@ -23,6 +23,7 @@ __all__ = ["run"]
 
 NAME = "check_drift"
 _HISTORIES = tuple(name for name in VIEWS if name not in PROFILES)
+_PAGE_COLUMNS = 20
 _MOSTLY_OTHER = 0.5  # a text column whose frequent values cover less than this is an id
 
 Floats = npt.NDArray[np.float64]
@@ -169,9 +170,10 @@ def _blindness(trials: list[dict[str, Any]]) -> Verdict:
 
 
 def _evidently(step: Step, dataset: Any, new: npt.NDArray[np.bool_], config: Drift, findings: list[Finding]) -> None:
-    """Evidently's page on a sample, for people; the verdicts come from all rows."""
+    """Evidently's page on a sample, for people: what moved most. The verdicts come from all rows and columns."""
     from understudy.drift.report import write_page
 
-    columns = [f.column for f in findings if not f.column.startswith("label_")]
+    moved = sorted((f for f in findings if not f.column.startswith("label_")), key=lambda f: f.psi, reverse=True)
+    columns = [f.column for f in moved[:_PAGE_COLUMNS]]
     page = write_page({column: _values(dataset, column) for column in columns}, new, config.report_rows)
     step.lake.replace(f"{step.run.folder}/evidence/drift.html", page)

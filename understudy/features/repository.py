@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig
-from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
-from feast.repo_config import MaterializationConfig
-from feast.types import Array, Float32, Float64, Int64, String
-from feast.value_type import ValueType
 
-from understudy.features.offline_store import AsOfOfflineStoreConfig
+from understudy.features.light import light_imports
 from understudy.features.views import VIEWS
+
+with light_imports():
+    from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig
+    from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
+    from feast.repo_config import MaterializationConfig
+    from feast.types import Array, Float32, Float64, Int64, String
+    from feast.value_type import ValueType
+
+    from understudy.features.offline_store import AsOfOfflineStoreConfig
 
 __all__ = ["PROJECT", "SERVICE", "definitions", "open_store"]
 
