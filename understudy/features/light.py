@@ -18,7 +18,8 @@ def light_imports() -> Iterator[None]:
     """
     import typeguard
 
-    checked, typeguard.typechecked = typeguard.typechecked, _as_it_is
+    checked = typeguard.typechecked
+    typeguard.typechecked = _as_it_is  # type: ignore[assignment]  # one of its overloads
     hide = "torch" not in sys.modules
     if hide:
         sys.modules["torch"] = None  # type: ignore[assignment]  # Python's way to say: not there
