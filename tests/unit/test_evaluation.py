@@ -12,6 +12,7 @@ from understudy.drift.gates import Rate, column_finding, label_finding, self_tes
 from understudy.drift.sketches import shares, sketch
 from understudy.errors import BadInput
 from understudy.evaluation import gates, selftest
+from understudy.evaluation.churn import churn
 from understudy.evaluation.config import Evaluation
 from understudy.evaluation.figures import segment_rows
 from understudy.evaluation.metrics import Prepared, ece_noise, ndcg, roc
@@ -154,8 +155,37 @@ def test_every_spoiled_candidate_is_refused_and_the_unspoiled_passes() -> None:
     config = Evaluation(auc_margin=0.02)
     trials = selftest.self_test(rows, segments, config, ("click",), lambda shuffled: 0.3 if shuffled else 0.0)
     assert [trial for trial in trials if not trial.good] == []
-    assert {trial.spoiled.split()[0] for trial in trials} == {"nothing", "logits", "AUC", "segment", "one", "heads"}
+    assert {trial.spoiled.split()[0] for trial in trials} == {
+        "nothing",
+        "logits",
+        "AUC",
+        "segment",
+        "one",
+        "heads",
+        "order",
+    }
     assert selftest.verdict(trials).outcome == "pass"
+
+
+def test_order_within_requests_is_compared_and_its_top() -> None:
+    requests = np.array(["b", "a", "a", "a", "a", "b", "c"])
+    theirs = np.array([0.1, 0.9, 0.8, 0.2, 0.1, 0.2, 0.5])
+    assert churn(requests, theirs, theirs, 10) == {"requests": 2, "rank_correlation": 1.0, "top_kept": 1.0}
+    swapped = np.array([0.1, 0.9, 0.2, 0.8, 0.1, 0.2, 0.5])  # one of a's two best is another
+    found = churn(requests, swapped, theirs, 10)
+    assert found is not None
+    assert found["rank_correlation"] == pytest.approx((0.8 + 1.0) / 2)
+    assert found["top_kept"] == pytest.approx((0.5 + 1.0) / 2)
+    assert gates.churn("click", found, 0.9).outcome == "pass"
+    assert gates.churn("click", found, 0.91).outcome == "fail"
+    assert gates.churn("click", churn(requests, -theirs, theirs, 1), -0.9).outcome == "fail"
+
+
+def test_without_requests_of_several_items_churn_is_only_reported() -> None:
+    assert churn(np.arange(5), np.arange(5.0), np.arange(5.0), 3) is None
+    assert churn(np.zeros(0), np.zeros(0), np.zeros(0), 3) is None
+    assert churn(np.zeros(4), np.full(4, 0.2), np.arange(4.0), 3) is None
+    assert gates.churn("click", None, 0.3).outcome == "report"
 
 
 def test_blind_gates_stop_the_run() -> None:

@@ -17,6 +17,8 @@ class Evaluation:
         min_auc: absolute floor per primary head.
         max_calibration_error: |ratio − 1| that a primary head's calibration may show.
         max_ece: bound on a primary head's equal-mass expected calibration error.
+        min_rank_correlation: how much of production's order within requests a candidate must keep.
+        top: items of a request that count as its top, where churn is reported.
         max_size_mb: of the exported model.
         max_p99_ms: of scoring one slate on one core.
         slate_size: candidates in that slate.
@@ -33,6 +35,8 @@ class Evaluation:
     min_auc: float = number(0.55, low=0.5, high=1)
     max_calibration_error: float = number(0.05, low=0, high=1)
     max_ece: float = number(0.03, low=0, high=1)
+    min_rank_correlation: float = number(0.3, low=-1, high=1)
+    top: int = number(10, low=1, high=10_000)
     max_size_mb: float = number(200.0, low=0.001)
     max_p99_ms: float = number(25.0, low=0.001)
     slate_size: int = number(500, low=1, high=100_000)

@@ -6,7 +6,7 @@ from typing import Any
 
 from understudy.runs.record import Verdict
 
-__all__ = ["calibration", "discrimination", "ece", "export_parity", "non_inferiority", "segments", "size"]
+__all__ = ["calibration", "churn", "discrimination", "ece", "export_parity", "non_inferiority", "segments", "size"]
 
 _LEVEL = 0.05
 
@@ -82,6 +82,23 @@ def ece(head: str, value: float | None, noise: float | None, most: float) -> Ver
     outcome = "pass" if value <= bound else "fail"
     reason = f"{figure} is {value:.4f}; it must be at most {bound:.4f} ({most:g} and the noise of these rows)"
     return Verdict(gate, outcome, figure, value, reason, high=bound)
+
+
+def churn(head: str, found: dict[str, Any] | None, least: float) -> Verdict:
+    """How much of production's order within requests a primary head keeps.
+
+    Args:
+        found: as ``churn.churn`` gives it; without a request of several items there is nothing to judge.
+    """
+    gate, figure = f"churn: {head}", f"rank correlation with production, {head}"
+    if found is None:
+        return Verdict(gate, "report", figure, None, f"{figure}: no request has several items", low=least)
+    value = found["rank_correlation"]
+    reason = (
+        f"{figure} is {value:.3f} over {found['requests']} requests, {found['top_kept']:.0%} of the top kept; "
+        f"it must be at least {least:g}"
+    )
+    return Verdict(gate, "pass" if value >= least else "fail", figure, value, reason, low=least)
 
 
 def segments(head: str, against: str, found: dict[str, dict[str, Any] | None], margin: float) -> Verdict:

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from understudy.evaluation.churn import churn
 from understudy.evaluation.metrics import NAMES, Prepared, ece_noise, user_resamples
 
-__all__ = ["Scored", "calibration_interval", "difference", "finite", "labels_of", "summary"]
+__all__ = ["Scored", "calibration_interval", "churned", "difference", "finite", "labels_of", "summary"]
 
 Floats = npt.NDArray[np.float64]
 _ROWS_AT_ONCE = 20_000_000
@@ -93,6 +94,12 @@ def summary(scored: Scored, head: str, *, resamples: int = 0, seed: int = 0) -> 
         for name in NAMES:
             result[f"{name}_interval"] = _interval(np.concatenate([part[name] for part in parts]))
     return result
+
+
+def churned(ours: Scored, theirs: Scored, head: str, top: int) -> dict[str, Any] | None:
+    """How far the order within requests is the same, on the rows that both score; see ``churn``."""
+    both, h = ours.known(head) & theirs.known(head), ours.heads.index(head)
+    return churn(ours.requests[both], ours.probabilities[both, h], theirs.probabilities[both, h], top)
 
 
 def difference(ours: Scored, theirs: Scored, head: str, *, resamples: int, seed: int) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from understudy.evaluation import gates
 from understudy.evaluation.config import Evaluation
-from understudy.evaluation.scored import Scored, difference, summary
+from understudy.evaluation.scored import Scored, churned, difference, summary
 from understudy.runs.record import Verdict
 
 __all__ = ["Trial", "logit", "self_test", "verdict"]
@@ -82,6 +82,7 @@ def _of_head(
     trials.append(_overconfident_trial(level, config, head))
     trials.append(_segment_trial(level, segments, config, head))
     trials.append(_swapped_trial(level, config, head))
+    trials += _churn_trials(level, config, head)
     return trials
 
 
@@ -205,6 +206,17 @@ def _swapped_trial(level: Scored, config: Evaluation, head: str) -> Trial:
     swapped = level.probabilities.copy()
     swapped[:, [h, other]] = swapped[:, [other, h]]
     return _trial("heads swapped", _calibration(level.with_probabilities(swapped), config, head))
+
+
+def _churn_trials(level: Scored, config: Evaluation, head: str) -> list[Trial]:
+    same = gates.churn(head, churned(level, level, head, config.top), config.min_rank_correlation)
+    if same.outcome == "report":
+        return [Trial("order reversed", same.gate, "skipped: no request has several items", True)]
+    turned = level.with_probabilities(1 - level.probabilities)
+    found = gates.churn(head, churned(turned, level, head, config.top), config.min_rank_correlation)
+    if config.min_rank_correlation <= -1:
+        return [Trial("order reversed", found.gate, "skipped: a bound of -1 asks for nothing", True)]
+    return [_trial("nothing", same, passes=True), _trial("order reversed", found)]
 
 
 def _recalibrated(scored: Scored, head: str, ratio: float) -> Scored:

@@ -16,7 +16,7 @@ from understudy.evaluation.baselines import baselines
 from understudy.evaluation.config import Evaluation
 from understudy.evaluation.figures import by_value, curves, heads_summary, ndcg_by_head, segment_rows
 from understudy.evaluation.latency import measure
-from understudy.evaluation.scored import Scored, calibration_interval, difference, finite, summary
+from understudy.evaluation.scored import Scored, calibration_interval, churned, difference, finite, summary
 from understudy.inputs import Inputs
 from understudy.ranker.served import Served
 from understudy.runs import Outcome, Step, Verdict, execute
@@ -77,6 +77,8 @@ def _body(step: Step, config: Evaluation) -> Outcome:
         *_judge(config, primary, candidate, found, diffs, against),
         *_segments(config, primary, candidate, reference, against, segments),
     ]
+    kept = {head: churned(candidate.scored, production, head, config.top) for head in heads} if production else {}
+    verdicts += [gates.churn(head, kept[head], config.min_rank_correlation) for head in primary if head in kept]
     verdicts += [gates.export_parity(_parity(candidate)(False), config.export_tolerance)]
     verdicts += [gates.size(len(candidate.model) / 1e6, config.max_size_mb), _latency(step, candidate, config)]
     verdicts.append(selftest.verdict(trials))
@@ -91,13 +93,14 @@ def _body(step: Step, config: Evaluation) -> Outcome:
             if name in candidate.rows.column_names
         },
         "ndcg": ndcg_by_head(candidate.scored),
+        "churn": kept,
         **curves(candidate.scored, candidate.before),
         "baselines": {name: heads_summary(scored) for name, scored in trivial.items()},
         "against": against,
         "difference": diffs,
         "production": None if production is None else _compared(step, production, diffs),
         "out_of_time": out_of_time,
-        "teacher_student": _teacher(step, candidate),
+        "teacher_student": _teacher(step, candidate, resampled),
         "self_test": [trial.to_json() for trial in trials],
     }
     for verdict in verdicts:
@@ -253,8 +256,8 @@ def _compared(step: Step, production: Scored, diffs: dict[str, Any]) -> dict[str
     return {"digest": step.plan.reference, "heads": heads_summary(production), "difference": diffs}
 
 
-def _teacher(step: Step, candidate: Candidate) -> dict[str, Any] | None:
-    """AUC of the teacher and of its student, on the gate rows."""
+def _teacher(step: Step, candidate: Candidate, resampled: dict[str, int]) -> dict[str, Any] | None:
+    """AUC of the teacher and of its student on the gate rows, and the paired interval of what sets them apart."""
     if step.plan.teacher is None:
         return None
     heads = step.plan.heads
@@ -262,7 +265,12 @@ def _teacher(step: Step, candidate: Candidate) -> dict[str, Any] | None:
     place = pc.index_in(candidate.rows["row_key"], scores["row_key"])
     columns = [scores[f"logit_{h}"].take(place).cast(pa.float64()).fill_null(float("nan")) for h in heads]
     teacher = candidate.scored.with_probabilities(1 / (1 + np.exp(-np.stack([np.asarray(c) for c in columns], axis=1))))
-    return {head: {"teacher_auc": _auc(teacher, head), "student_auc": _auc(candidate.scored, head)} for head in heads}
+    found: dict[str, Any] = {}
+    for head in heads:
+        diff = difference(candidate.scored, teacher, head, **resampled)
+        gained = {} if diff is None else {"auc": diff["auc"], "auc_interval": diff["auc_interval"]}
+        found[head] = {"teacher_auc": _auc(teacher, head), "student_auc": _auc(candidate.scored, head), **gained}
+    return found
 
 
 def _auc(scored: Scored, head: str) -> float | None:
