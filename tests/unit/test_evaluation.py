@@ -16,7 +16,7 @@ from understudy.evaluation.churn import churn
 from understudy.evaluation.config import Evaluation
 from understudy.evaluation.figures import segment_rows
 from understudy.evaluation.metrics import Prepared, ece_noise, ndcg, roc
-from understudy.evaluation.scored import Scored, calibration_interval, difference, summary
+from understudy.evaluation.scored import Scored, difference, summary
 
 
 def scored(rows: int = 4000, seed: int = 0, noise: float = 0.0) -> Scored:
@@ -67,29 +67,6 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         low, high = summary(scored(1500, seed), "click", resamples=100)["calibration_ratio_interval"]
         held += low <= 1 <= high
     assert 33 <= held <= 40
-
-
-def test_a_rare_head_s_interval_counts_the_chance_of_the_rows_that_calibrated_it() -> None:
-    held = {"both": 0, "judged": 0}
-    for seed in range(60):
-        fitted, judged = (rare(1500, 2 * seed + part) for part in (0, 1))
-        level = np.full((1500, 1), fitted.labels.mean())
-        fitted, judged = fitted.with_probabilities(level), judged.with_probabilities(level)
-        low, high = calibration_interval(judged, fitted, "click", resamples=200, seed=seed)
-        assert low is not None
-        assert high is not None
-        held["both"] += low <= 1 <= high
-        low, high = summary(judged, "click", resamples=200)["calibration_ratio_interval"]
-        held["judged"] += low <= 1 <= high
-    assert held["judged"] < 54 <= held["both"]
-
-
-def rare(rows: int, seed: int) -> Scored:
-    """Few positives: a rate of 3%."""
-    random = np.random.default_rng(seed)
-    labels = (random.random((rows, 1)) < 0.03).astype(float)
-    users = np.array([f"u{user}" for user in random.integers(0, 300, rows)])
-    return Scored(("click",), users, users, labels, np.ones(rows), labels)
 
 
 def test_the_paired_interval_is_narrower_than_either_alone() -> None:

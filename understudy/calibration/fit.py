@@ -56,14 +56,25 @@ class Calibrator:
         return cls(**{**value, "x": tuple(value["x"]), "y": tuple(value["y"])})
 
 
-def fit_calibrator(method: str, logits: Floats, labels: Floats, weights: Floats) -> Calibrator:
+def fit_calibrator(
+    method: str, logits: Floats, labels: Floats, weights: Floats, prior_positives: float = 0.0
+) -> Calibrator:
     """Fit one head's calibrator on rows (n,) that nothing else was fitted on.
 
-    With no positive or no negative among the rows there is nothing to fit: the identity.
+    Labels are mixed with the network's own probabilities, as if it had seen as many positives again: few rows
+    then move the calibrator little, and many decide it. With no positive or no negative among the rows there is
+    nothing to fit: the identity.
+
+    Args:
+        prior_positives: what the network's own word is worth. Positives are counted as L. Kish's effective sample
+            size, (Σ w y)² / Σ w² y.
     """
-    if not 0 < float((labels * weights).sum()) < float(weights.sum()):
+    positive = labels * weights
+    if not 0 < float(positive.sum()) < float(weights.sum()):
         return Calibrator(method)
-    return isotonic_fit(logits, labels, weights) if method == "isotonic" else affine_fit(logits, labels, weights)
+    own = prior_positives / float(positive.sum() ** 2 / (positive * weights).sum())
+    mixed = (labels + own / (1 + np.exp(-logits))) / (1 + own)
+    return isotonic_fit(logits, mixed, weights) if method == "isotonic" else affine_fit(logits, mixed, weights)
 
 
 def affine_fit(logits: Floats, labels: Floats, weights: Floats, steps: int = 50) -> Calibrator:

@@ -80,9 +80,8 @@ def _fit(config: Config, last: pa.Table, logits: np.ndarray, heads: tuple[str, .
     for h, head in enumerate(heads):
         labels = np.asarray(last[f"label_{head}"].cast(pa.float64()).fill_null(float("nan")))
         rows = mine & ~np.isnan(labels)
-        calibrators.append(
-            fit_calibrator(config.method, logits[rows, h].astype(np.float64), labels[rows], weights[rows])
-        )
+        z = logits[rows, h].astype(np.float64)
+        calibrators.append(fit_calibrator(config.method, z, labels[rows], weights[rows], config.prior_positives))
     return calibrators
 
 

@@ -49,11 +49,7 @@ def discrimination(head: str, auc: float | None, least: float) -> Verdict:
 def calibration(
     head: str, ratio: float | None, interval: Sequence[float | None], error: float, *, primary: bool
 ) -> Verdict:
-    """Σp / Σy. A primary head's must lie within 1 ± error; another's interval must reach that band.
-
-    Args:
-        interval: as ``scored.calibration_interval`` gives it.
-    """
+    """Σp / Σy. A primary head's must lie within 1 ± error; another's interval must reach that band."""
     gate, figure, low, high = f"calibration: {head}", f"calibration ratio {head}", 1 - error, 1 + error
     if ratio is None:
         outcome = "insufficient data" if primary else "report"

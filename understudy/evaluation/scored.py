@@ -11,7 +11,7 @@ import pyarrow as pa
 from understudy.evaluation.churn import churn
 from understudy.evaluation.metrics import NAMES, Prepared, ece_noise, user_resamples
 
-__all__ = ["Scored", "calibration_interval", "churned", "difference", "finite", "labels_of", "summary"]
+__all__ = ["Scored", "churned", "difference", "finite", "labels_of", "summary"]
 
 Floats = npt.NDArray[np.float64]
 _ROWS_AT_ONCE = 20_000_000
@@ -123,27 +123,6 @@ def difference(ours: Scored, theirs: Scored, head: str, *, resamples: int, seed:
         result[f"{name}_interval"] = _interval(drawn)
         result[f"{name}_deviation"] = finite(np.nanstd(drawn))
     return result
-
-
-def calibration_interval(judged: Scored, fitted: Scored, head: str, *, resamples: int, seed: int) -> list[float | None]:
-    """95% interval of the calibration ratio by user bootstrap of two samples.
-
-    A calibrator is as uncertain as the rows that it was fitted on are few: where a head is rare, the chance of
-    those rows moves the ratio as much as that of the rows that judge it.
-
-    Args:
-        judged: rows that judge.
-        fitted: rows of other users that the calibrator was fitted on, with its own probabilities.
-    """
-    if not judged.usable(head):
-        return [None, None]
-    ratios = _ratios(judged, head, resamples, seed)
-    return _interval(ratios / _ratios(fitted, head, resamples, seed + 1) if fitted.usable(head) else ratios)
-
-
-def _ratios(scored: Scored, head: str, resamples: int, seed: int) -> Floats:
-    prepared, users = scored.prepared(head), scored.users[scored.known(head)]
-    return np.concatenate([prepared.metrics(times)["calibration_ratio"] for times in _chunks(users, resamples, seed)])
 
 
 def finite(value: Any) -> float | None:

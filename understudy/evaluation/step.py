@@ -16,7 +16,7 @@ from understudy.evaluation.baselines import baselines
 from understudy.evaluation.config import Evaluation
 from understudy.evaluation.figures import by_value, curves, heads_summary, ndcg_by_head, segment_rows
 from understudy.evaluation.latency import measure
-from understudy.evaluation.scored import Scored, calibration_interval, churned, difference, finite, summary
+from understudy.evaluation.scored import Scored, churned, difference, finite, summary
 from understudy.inputs import Inputs
 from understudy.ranker.served import Served
 from understudy.runs import Outcome, Step, Verdict, execute
@@ -46,7 +46,6 @@ class Candidate:
         rows: the gate rows with all columns.
         model: bytes of ``served.onnx``.
         scored, before: its probabilities as served, and as they were before calibration.
-        fitted: the rows that its calibrators were fitted on, calibrated.
     """
 
     rows: pa.Table
@@ -56,7 +55,6 @@ class Candidate:
     expected: Floats
     scored: Scored
     before: Scored
-    fitted: Scored
 
 
 def _body(step: Step, config: Evaluation) -> Outcome:
@@ -74,7 +72,7 @@ def _body(step: Step, config: Evaluation) -> Outcome:
     step.say("proving that the gates can fail")
     trials = selftest.self_test(candidate.scored, segments, config, primary, _parity(candidate))
     verdicts = [
-        *_judge(config, primary, candidate, found, diffs, against),
+        *_judge(config, primary, found, diffs, against),
         *_segments(config, primary, candidate, reference, against, segments),
     ]
     kept = {head: churned(candidate.scored, production, head, config.top) for head in heads} if production else {}
@@ -111,29 +109,20 @@ def _body(step: Step, config: Evaluation) -> Outcome:
 def _candidate(step: Step) -> Candidate:
     dataset = step.dataset("retrieve_features", "training_set")
     rows = dataset.to_table(filter=pc.field("split") == "gate").combine_chunks()
-    columns = ["row_key", "user_id", "request_id", "sample_weight", *(f"label_{head}" for head in step.plan.heads)]
-    fitted = dataset.to_table(columns=columns, filter=pc.field("split") == "calibrate").combine_chunks()
     heads = step.plan.heads
     scores = step.dataset("calibrate", "scores").to_table()
+    place = pc.index_in(rows["row_key"], scores["row_key"])
+    logits = np.stack([np.asarray(scores[f"logit_{h}"].take(place), np.float64) for h in heads], axis=1)
     known = json.loads(step.lake.read_bytes(step.file("calibrate", "calibrators.json")))
     calibrators = [Calibrator.from_json(known[head]) for head in heads]
-    (logits, expected), (_, theirs) = (_calibrated(table, scores, heads, calibrators) for table in (rows, fitted))
+    expected = np.stack([c.probabilities(logits[:, h]) for h, c in enumerate(calibrators)], axis=1)
     inputs = Inputs.from_json(step.lake.read_bytes(step.file("train_ranker", "inputs.json")).decode())
     model = step.lake.read_bytes(step.file("calibrate", "served.onnx"))
     served = Served(model, inputs)
     probabilities, _ = served.score(rows)
     scored = Scored.of(rows, heads, probabilities)
     before = scored.with_probabilities(1 / (1 + np.exp(-logits)))
-    return Candidate(rows, inputs, model, served, expected, scored, before, Scored.of(fitted, heads, theirs))
-
-
-def _calibrated(
-    rows: pa.Table, scores: pa.Table, heads: tuple[str, ...], calibrators: list[Calibrator]
-) -> tuple[Floats, Floats]:
-    """The network's logits of rows, and their probabilities; (n, H) each."""
-    place = pc.index_in(rows["row_key"], scores["row_key"])
-    logits = np.stack([np.asarray(scores[f"logit_{h}"].take(place), np.float64) for h in heads], axis=1)
-    return logits, np.stack([c.probabilities(logits[:, h]) for h, c in enumerate(calibrators)], axis=1)
+    return Candidate(rows, inputs, model, served, expected, scored, before)
 
 
 def _parity(candidate: Candidate) -> Callable[[bool], float]:
@@ -199,20 +188,13 @@ def _aligned(probabilities: npt.NDArray[Any], theirs: tuple[str, ...], ours: tup
 
 
 def _judge(
-    config: Evaluation,
-    primary: tuple[str, ...],
-    candidate: Candidate,
-    found: dict[str, Any],
-    diffs: dict[str, Any],
-    against: str,
+    config: Evaluation, primary: tuple[str, ...], found: dict[str, Any], diffs: dict[str, Any], against: str
 ) -> list[Verdict]:
     verdicts = []
     for head, figures in found.items():
         is_primary = head in primary
         verdicts.append(gates.non_inferiority(head, against, diffs[head], config.auc_margin, primary=is_primary))
-        interval = calibration_interval(
-            candidate.scored, candidate.fitted, head, resamples=config.bootstrap, seed=config.seed
-        )
+        interval = figures.get("calibration_ratio_interval", [None, None])
         ratio = figures["calibration_ratio"]
         verdicts.append(gates.calibration(head, ratio, interval, config.max_calibration_error, primary=is_primary))
         if is_primary:
