@@ -40,6 +40,7 @@ test-all: lint ## every test
 bench: install ## the comparisons behind the README's numbers (DATA=)
 	$(BIN)/python benchmarks/refresh.py --data "$(DATA)"
 	$(BIN)/python benchmarks/trees.py --data "$(DATA)"
+	$(BIN)/python benchmarks/distillation.py --data "$(DATA)"
 	$(BIN)/python benchmarks/collector.py
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/position.py

@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
+from seeds import interval
 
 from understudy.cli.output import print_table
 
@@ -25,15 +24,6 @@ def run(seed: int, folder: Path, weeks: int) -> dict[str, Any]:
     done = subprocess.run([*command, "--lake", str(folder / f"seed-{seed}")], stdout=subprocess.PIPE, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def interval(values: list[float], digits: int = 3) -> str:
-    """Mean and 95% interval over seeds."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.{digits}f}"
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return f"{mean:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
 
 
 def main() -> None:
