@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from understudy.errors import BadInput
-from understudy.features.repository import open_store
+from understudy.features.repository import apply, definitions, open_store
+from understudy.features.views import views_of
+from understudy.schema import FEATURE_ROW
 
 START = datetime.datetime(2022, 5, 1, tzinfo=datetime.UTC)
 ROWS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 8), st.integers(0, 4), st.integers(0, 99)), max_size=12)
@@ -117,3 +119,23 @@ def test_a_missing_key_column_is_named(tmp_path: Path) -> None:
     entities = pd.DataFrame({"who": ["a"], "event_timestamp": [at(5)]})
     with pytest.raises(BadInput, match="expected column 'user_id'"):
         store.get_historical_features(entity_df=entities, features=["history:value"])
+
+
+def test_a_view_that_the_configuration_no_longer_names_leaves_the_registry(tmp_path: Path) -> None:
+    stamps = [pa.field(c.name, c.type) for c in FEATURE_ROW]
+
+    def views(crosses: tuple[str, ...]) -> dict[str, tuple[str, pa.Schema]]:
+        counted = [*stamps, pa.field("impressions_1d", pa.float32())]
+        keyed = {view.name: [pa.field(key, pa.string()) for key in view.keys] for view in views_of(crosses)}
+        tables = {name: pa.schema([*keys, *counted]) for name, keys in keyed.items()}
+        for name, fields in tables.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            pq.write_table(fields.empty_table(), tmp_path / name / "part.parquet")
+        return {name: (str(tmp_path / name), fields) for name, fields in tables.items()}
+
+    store = open_store(tmp_path, str(tmp_path / "registry.db"), str(tmp_path / "online.db"))
+    assert apply(store, definitions(views(("creator", "topic")))) == [v.name for v in views_of(("creator", "topic"))]
+    assert store.get_feature_view("user_topic_history").join_keys == ["user_id", "topic_id"]
+    left = apply(store, definitions(views(("creator",))))
+    assert sorted(view.name for view in store.list_feature_views()) == sorted(left)
+    assert "user_topic_history" not in left

@@ -132,7 +132,8 @@ def _materialise(lake: Lake, run: Run, start: datetime.datetime) -> None:
 def _write(repository: Any, lake: Lake, run: Run, folder: Path, start: datetime.datetime) -> None:
     with _replaced(folder / "registry.db") as registry:
         store = repository.open_store(folder, str(registry), str(folder / "online.db"))
-        _apply(store, repository.definitions(_tables(lake, run)), run, start)
+        views = repository.apply(store, repository.definitions(_tables(lake, run)))
+        _materialise_views(store, views, run, start)
 
 
 @contextlib.contextmanager
@@ -146,9 +147,7 @@ def _replaced(path: Path) -> Iterator[Path]:
     copy.replace(path)
 
 
-def _apply(store: Any, definitions: list[Any], run: Run, start: datetime.datetime) -> None:
-    store.apply(definitions)
-    names = [view.name for view in store.list_feature_views()]
+def _materialise_views(store: Any, names: list[str], run: Run, start: datetime.datetime) -> None:
     views = [name for name in names if start == _EVER or name not in PROFILES]
     print(f"{run.id}: writing {len(views)} feature views online", file=sys.stderr, flush=True)
     with contextlib.redirect_stdout(io.StringIO()):

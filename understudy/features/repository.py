@@ -18,7 +18,7 @@ with light_imports():
 
     from understudy.features.offline_store import AsOfOfflineStoreConfig
 
-__all__ = ["PROJECT", "SERVICE", "definitions", "open_store"]
+__all__ = ["PROJECT", "SERVICE", "apply", "definitions", "open_store"]
 
 PROJECT = "understudy"
 SERVICE = "ranker"
@@ -59,6 +59,14 @@ def definitions(tables: dict[str, tuple[str, pa.Schema]], service: str = SERVICE
             )
         )
     return [*entities.values(), *views, FeatureService(name=service, features=views)]
+
+
+def apply(store: FeatureStore, objects: list[Any]) -> list[str]:
+    """Make the registry hold these definitions, and no view that it held before; returns the views' names."""
+    names = [one.name for one in objects if isinstance(one, FeatureView)]
+    gone: list[Any] = [view for view in store.list_feature_views() if view.name not in names]
+    store.apply(objects, objects_to_delete=gone, partial=False)
+    return names
 
 
 def open_store(folder: Path, registry: str, online: str) -> FeatureStore:
