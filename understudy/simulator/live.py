@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from understudy import schema
 from understudy.features.config import Features
+from understudy.features.views import CROSSES
 from understudy.hashing import hash64
 from understudy.inputs import IDS, NEVER, PER_REQUEST, Feeds, Inputs, local_hour
 from understudy.simulator.world import COHORTS, CONTENT_TYPES, SURFACES, State, born_us, cohorts_of
@@ -40,7 +41,7 @@ def inputs_of(heads: tuple[str, ...], time_zone: str, features: Features) -> Inp
         recent_events=features.recent_events,
         surfaces=features.max_surfaces,
         times=(_CREATED,),
-        crosses=features.crosses,
+        crosses=tuple(cross for cross in CROSSES if cross in features.crosses),
     )
 
 
