@@ -1,7 +1,7 @@
 """The demo over several seeds, paired by seed: the refreshed ranker beside the frozen one, popularity and the ceiling.
 
-Every seed is another world, simulated, logged and learned from by the whole pipeline. A seed whose lake stands already
-is read from it. The intervals are Student's t over seeds.
+Every seed is another world, simulated, logged and learned from by the whole pipeline. Stopped, the same command goes on;
+a seed that is done is read from its file. The intervals are Student's t over seeds.
 """
 
 import argparse
@@ -19,10 +19,14 @@ NAMES = ("refreshed", "frozen", "popularity", "ceiling")
 
 
 def run(seed: int, folder: Path, weeks: int) -> dict[str, Any]:
-    """The demo's figures as data."""
+    """The demo's figures as data, kept beside its lake."""
+    kept = folder / f"seed-{seed}.json"
+    if kept.exists():
+        return dict(json.loads(kept.read_text()))
     command = [sys.executable, "-m", "understudy.cli", "demo", "--seed", str(seed), "--weeks", str(weeks), "--json"]
     done = subprocess.run([*command, "--lake", str(folder / f"seed-{seed}")], stdout=subprocess.PIPE, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
+    kept.write_bytes(done.stdout)
     return found
 
 
