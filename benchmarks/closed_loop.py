@@ -1,7 +1,7 @@
 """The demo over several seeds, paired by seed: the refreshed ranker beside the frozen one, popularity and the ceiling.
 
-Every seed is another world, simulated, logged and learned from by the whole pipeline. Stopped, the same command goes on;
-a seed that is done is read from its file. The intervals are Student's t over seeds.
+Every seed is another world, simulated, logged and learned from by the whole pipeline. Stopped, the same command goes
+on; a seed that is done is read from its file. The intervals are Student's t over seeds.
 """
 
 import argparse
@@ -20,7 +20,7 @@ NAMES = ("refreshed", "frozen", "popularity", "ceiling")
 
 def run(seed: int, folder: Path, weeks: int) -> dict[str, Any]:
     """The demo's figures as data, kept beside its lake."""
-    kept = folder / f"seed-{seed}.json"
+    kept = folder / f"seed-{seed}-{weeks}-weeks.json"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
     command = [sys.executable, "-m", "understudy.cli", "demo", "--seed", str(seed), "--weeks", str(weeks), "--json"]
