@@ -42,7 +42,7 @@ def main() -> None:
     for seed, weeks in enumerate(found):
         for week in weeks[1:]:
             f = week["figures"]
-            lifts = (f"{f[name]['lift']:.3f}" for name in NAMES)
+            lifts = (f"{f[name]['lift']:.3f}" if name in f else "–" for name in NAMES)
             aucs = (f"{f[name]['auc']:.4f}" for name in ("refreshed", "frozen", "oracle"))
             rows.append((seed, week["number"], *lifts, *aucs, f"{f['refreshed']['calibration_ratio']:.3f}"))
     columns = ("seed", "week", *NAMES, "AUC refreshed", "frozen", "best", "calibration, random slice")
