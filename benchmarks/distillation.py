@@ -1,8 +1,9 @@
-"""What a teacher is worth on real logs: students of two days, taught by a network that saw the five days before.
+"""What teachers are worth on real logs: students of two days, taught by older knowledge, or by an ensemble.
 
-The teacher learns 25 to 29 April, the students 30 April and 1 May, everything is calibrated on 2 May and scored on 3
-and 4 May. Students of one seed differ in nothing but the loss. A student keeps (taught − untaught) / (teacher −
-untaught) of the teacher's edge. Intervals are Student's t over paired seeds.
+The old teacher learns 25 to 29 April, as production did; the ensemble learns the students' own rows, cross-fitted. The
+students learn 30 April and 1 May, everything is calibrated on 2 May and scored on 3 and 4 May. Students of one seed
+differ in nothing but the loss. A student keeps (taught − untaught) / (teacher − untaught) of the teacher's edge.
+Intervals are Student's t over paired seeds.
 """
 
 import argparse
@@ -30,15 +31,18 @@ from understudy.inputs import Inputs, encode
 from understudy.lake import Lake
 from understudy.logs import compaction
 from understudy.logs.ingest import ingest
-from understudy.ranker.fitting import new_model
+from understudy.ranker.fitting import new_like, new_model
 from understudy.ranker.network import RankerModel
 from understudy.runs import Run
 from understudy.runs.planning import plan_window
 from understudy.sampling import step as sampling
 from understudy.spark_server import serving
 from understudy.training.batches import Rows
+from understudy.training.checkpoint import Checkpoints
 from understudy.training.config import Distillation, Training
+from understudy.training.ensemble import Lesson, folds_of, mean_logits, members_of
 from understudy.training.loop import fit, scores
+from understudy.training.member import learn_all
 from understudy.training.teacher import teacher_targets
 
 TEACHER, STUDENT, CALIBRATION, TEST = (
@@ -48,9 +52,19 @@ TEACHER, STUDENT, CALIBRATION, TEST = (
     ("2022-05-03", "2022-05-04"),
 )
 HEADS = ("click", "long_view")
-ALPHAS = (0.0, 0.33, 0.5, 0.67, 0.8, 0.9)
+SETTINGS = {
+    "alpha .5": Distillation(alpha=0.5),
+    "alpha .8": Distillation(alpha=0.8),
+    "alpha .9": Distillation(alpha=0.9),
+    "alpha 1": Distillation(alpha=1.0),
+    "alpha .9, fading to .45": Distillation(alpha=0.9, fade=0.5),
+    "alpha .9, temperature 2": Distillation(alpha=0.9, temperature=2.0),
+    "auxiliary head, alpha .9": Distillation(alpha=0.9, head="auxiliary"),
+}
+TAUGHT_BY_ENSEMBLE = ("alpha .5", "alpha .9")
+NOTHING: dict[str, Any] = {"resume": lambda *_: None, "save": lambda *_: None, "progress": lambda *_: None}
 _STOP_SHARE = 0.2
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -85,40 +99,123 @@ def days(table: pa.Table, heads: tuple[str, ...], span: tuple[str, str]) -> Days
     return Days(rows, np.stack(labels, axis=1), np.array(rows["sample_weight"].cast(pa.float32())))
 
 
-def trained(part: Days, inputs: Inputs, training: Training, targets: npt.NDArray[np.float32] | None) -> RankerModel:
-    """A network that learned a span of days; a fifth of its last day's users stop it."""
+def prepared(model: RankerModel, part: Days, inputs: Inputs, targets: Floats | None = None) -> Rows:
+    aim = None if targets is None else torch.from_numpy(targets)
+    labels, weights = torch.from_numpy(part.labels), torch.from_numpy(part.weights)
+    return Rows.prepare(model, encode(part.table, inputs), labels, weights, teacher=aim)
+
+
+def split(part: Days) -> tuple[Days, Days]:
+    """Rows that train, and those that stop: a fifth of the last day's users."""
     last = pc.cast(part.table["day"], pa.string()).to_numpy(zero_copy_only=False) == part.table["day"][-1].as_py()
     stops = last & (decision("stop", 0, part.table["user_id"].combine_chunks()) < _STOP_SHARE)
-    learn, stop = part.where(~stops), part.where(stops)
-    feeds = encode(learn.table, inputs)
-    model = new_model(training.ranker, inputs, feeds, learn.labels, learn.weights, training.seed)
-    aim = None if targets is None else torch.from_numpy(targets[~stops])
-    rows = Rows.prepare(model, feeds, torch.from_numpy(learn.labels), torch.from_numpy(learn.weights), aim, "cpu")
-    held = torch.from_numpy(stop.labels), torch.from_numpy(stop.weights)
-    stopping = Rows.prepare(model, encode(stop.table, inputs), *held, None, "cpu")
-    nothing: Any = {"resume": lambda *_: None, "save": lambda *_: None, "progress": lambda *_: None}
-    fit(model, rows, stopping, training, **nothing)
-    return model
+    return part.where(~stops), part.where(stops)
+
+
+class Class:
+    """A span of days, and networks of one seed that learn it."""
+
+    def __init__(self, part: Days, inputs: Inputs, training: Training) -> None:
+        self.learn, stop = split(part)
+        self.training, self.inputs = training, inputs
+        feeds, labels = encode(self.learn.table, inputs), self.learn.labels
+        self.base = new_model(training.ranker, inputs, feeds, labels, self.learn.weights, training.seed)
+        self.rows, self.stop = prepared(self.base, self.learn, inputs), prepared(self.base, stop, inputs)
+
+    def student(self, distillation: Distillation, targets: Floats | None) -> RankerModel:
+        """A network from the same weights as every other of this class."""
+        training = dataclasses.replace(self.training, distillation=distillation)
+        model = new_like(self.base, training.ranker, training.seed)
+        rows = self.rows
+        if targets is not None:
+            rows = dataclasses.replace(rows, teacher=torch.from_numpy(targets))
+            if distillation.head == "auxiliary":
+                model.network.add_auxiliary()
+        fit(model, rows, self.stop, training, **NOTHING)
+        return model
+
+    def targets(self, said: Floats, distillation: Distillation) -> Floats:
+        """A teacher's logits on the training rows, moved onto their level."""
+        new, heads = np.ones(len(said), bool), self.inputs.heads
+        return teacher_targets(said, self.learn.labels, self.learn.weights, new, distillation, heads)[0]
+
+    def ensemble(self, others: tuple[Days, ...]) -> tuple[Floats, list[list[Floats]]]:
+        """Logits of an ensemble's members that did not see a row, and each member's on other days."""
+        members = members_of(self.training)
+        fold = torch.from_numpy(folds_of(self.learn.table["request_id"], self.training.ensemble.folds))
+        days = np.asarray(self.learn.table["day"].cast(pa.string()).cast(pa.date32()).cast(pa.int32()), np.int64)
+        known = [prepared(self.base, part, self.inputs) for part in others]
+        lesson = Lesson(self.rows, self.stop, joined(known), fold, torch.from_numpy(days.max() - days))
+        with tempfile.TemporaryDirectory(prefix="understudy-members-") as folder:
+            checkpoints = Checkpoints(Lake.open_or_create(folder), "ensemble", "0" * 64)
+            spoken = learn_all(self.base, self.training, lesson, checkpoints, lambda _: None)
+        cuts = np.cumsum([len(part) for part in known])[:-1]
+        return mean_logits([one.train for one in spoken], members, fold), [
+            np.split(one.last.numpy(), cuts) for one in spoken
+        ]
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """Rows of several parts, each a request of its own."""
+    plain = {
+        f.name: torch.cat([getattr(p, f.name) for p in parts])
+        for f in dataclasses.fields(Rows)
+        if f.name not in ("feeds", "teacher", "request")
+    }
+    feeds = {name: torch.cat([p.feeds[name] for p in parts]) for name in parts[0].feeds}
+    return Rows(feeds=feeds, request=torch.arange(sum(map(len, parts))), **plain)
 
 
 def logits(model: RankerModel, part: Days, inputs: Inputs) -> npt.NDArray[np.float32]:
     """(n, H)."""
-    labels, weights = torch.from_numpy(part.labels), torch.from_numpy(part.weights)
-    found: npt.NDArray[np.float32] = scores(
-        model, Rows.prepare(model, encode(part.table, inputs), labels, weights, None, "cpu")
-    ).numpy()
+    found: npt.NDArray[np.float32] = scores(model, prepared(model, part, inputs)).numpy()
     return found
 
 
-def figures(model: RankerModel, calibrate: Days, test: Days, inputs: Inputs, heads: tuple[str, ...]) -> dict[str, Any]:
+def figures(before: Floats, after: Floats, calibrate: Days, test: Days, heads: tuple[str, ...]) -> dict[str, Any]:
     """Per head (AUC, log loss) on the test days, calibrated on the day before."""
-    before, after = logits(model, calibrate, inputs), logits(model, test, inputs)
     found = {}
     for head in HEADS:
         h = heads.index(head)
         fitted = affine_fit(before[:, h].astype(float), calibrate.labels[:, h].astype(float), calibrate.weights)
         p = fitted.probabilities(after[:, h])
         found[head] = float(roc_auc_score(test.labels[:, h], p)), float(log_loss(test.labels[:, h], p))
+    return found
+
+
+def one_seed(config: Config, seed: int, spans: tuple[Days, ...], inputs: Inputs) -> dict[str, Any]:
+    """Ranker → figures."""
+    older, newer, calibrate, test = spans
+    training, heads = dataclasses.replace(config.training, seed=seed), config.heads
+
+    def judged(model: RankerModel) -> dict[str, Any]:
+        before, after = logits(model, calibrate, inputs), logits(model, test, inputs)
+        return figures(before, after, calibrate, test, heads)
+
+    lesson = Class(newer, inputs, training)
+    found: dict[str, Any] = {"student, no teacher": judged(lesson.student(Distillation(), None))}
+    teacher = Class(older, inputs, training).student(Distillation(), None)
+    found["old teacher"] = judged(teacher)
+    said = logits(teacher, lesson.learn, inputs)
+    for name, distillation in SETTINGS.items():
+        student = lesson.student(distillation, lesson.targets(said, distillation))
+        found[f"its student, {name}"] = judged(student)
+        print(f"seed {seed}: {name}", file=sys.stderr, flush=True)
+    out_of_fold, members = lesson.ensemble((calibrate, test))
+    each = [figures(before, after, calibrate, test, heads) for before, after in members]
+    found["ensemble, mean of its members"] = {
+        head: tuple(np.mean([one[head] for one in each], axis=0)) for head in HEADS
+    }
+    best = {head: max(one[head][0] for one in each) for head in HEADS}
+    found["ensemble, its best member"] = {
+        head: next(o[head] for o in each if o[head][0] == best[head]) for head in HEADS
+    }
+    before, after = (np.mean([one[at] for one in members], axis=0) for at in (0, 1))
+    found["ensemble"] = figures(before, after, calibrate, test, heads)
+    for name in TAUGHT_BY_ENSEMBLE:
+        student = lesson.student(SETTINGS[name], lesson.targets(out_of_fold, SETTINGS[name]))
+        found[f"ensemble's student, {name}"] = judged(student)
+    print(f"seed {seed}: done", file=sys.stderr, flush=True)
     return found
 
 
@@ -142,35 +239,31 @@ def main() -> None:
         recent_events=f.recent_events,
         surfaces=f.max_surfaces,
     )
-    older, newer, calibrate, test = (days(table, heads, span) for span in (TEACHER, STUDENT, CALIBRATION, TEST))
-    found: list[dict[Any, Any]] = []
-    for seed in range(options.seeds):
-        base = dataclasses.replace(config.training, seed=seed)
-        teacher = trained(older, inputs, base, None)
-        said = logits(teacher, newer, inputs)
-        one: dict[Any, Any] = {"teacher": figures(teacher, calibrate, test, inputs, heads)}
-        for alpha in ALPHAS:
-            distillation = Distillation(alpha=alpha)
-            new = np.ones(len(said), bool)
-            targets, _ = teacher_targets(said, newer.labels, newer.weights, new, distillation, heads)
-            training = dataclasses.replace(base, distillation=distillation)
-            student = trained(newer, inputs, training, targets if alpha else None)
-            one[alpha] = figures(student, calibrate, test, inputs, heads)
-        found.append(one)
-        print(f"seed {seed}: done", file=sys.stderr, flush=True)
+    spans = tuple(days(table, heads, span) for span in (TEACHER, STUDENT, CALIBRATION, TEST))
+    del table
+    found = [one_seed(config, seed, spans, inputs) for seed in range(options.seeds)]
     for head in HEADS:
         rows = []
-        for name in ("teacher", *ALPHAS):
+        for name in found[0]:
             auc = [one[name][head][0] for one in found]
-            gain = [one[name][head][0] - one[0.0][head][0] for one in found]
-            loss = [one[name][head][1] - one[0.0][head][1] for one in found]
-            edge = [one["teacher"][head][0] - one[0.0][head][0] for one in found]
-            kept = f"{np.mean(gain) / np.mean(edge):.0%}"
-            shown = (interval(gain, 4), kept, interval(loss, 4)) if name else ("", "", "")
-            label = name if name == "teacher" else f"student, alpha {name:g}" if name else "student, no teacher"
-            rows.append((label, f"{np.mean(auc):.4f}", *shown))
-        columns = ("ranker", "AUC", "AUC − no teacher", "of the edge", "log loss − no teacher")
+            gain = [one[name][head][0] - one["student, no teacher"][head][0] for one in found]
+            loss = [one[name][head][1] - one["student, no teacher"][head][1] for one in found]
+            shown = ("", "", "")
+            if name != "student, no teacher":
+                shown = (interval(gain, 4), _kept(found, name, head), interval(loss, 4))
+            rows.append((name, f"{np.mean(auc):.4f}", *shown))
+        columns = ("ranker", "AUC", "AUC − no teacher", "of its teacher's edge", "log loss − no teacher")
         print_table(f"{head}, 3 and 4 May, {options.seeds} seeds", columns, rows)
+
+
+def _kept(found: list[dict[str, Any]], name: str, head: str) -> str:
+    """The share of the teacher's edge, mean over mean."""
+    teacher = "old teacher" if name.startswith("its student") else "ensemble" if "'s student" in name else None
+    if teacher is None:
+        return ""
+    alone = np.mean([one["student, no teacher"][head][0] for one in found])
+    gain, edge = (np.mean([one[n][head][0] for one in found]) - alone for n in (name, teacher))
+    return f"{gain / edge:.0%}"
 
 
 if __name__ == "__main__":

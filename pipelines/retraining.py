@@ -31,7 +31,7 @@ STEPS: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "sample_examples": (sample_examples, ("sampling",), ("compact_logs",)),
     "retrieve_features": (retrieve_features, ("features",), ("build_features", "sample_examples")),
     "check_drift": (check_drift, ("drift",), ("retrieve_features",)),
-    "train_ranker": (train_ranker, ("training",), ("retrieve_features", "check_drift")),
+    "train_ranker": (train_ranker, ("training", "sampling"), ("retrieve_features", "check_drift")),
     "calibrate": (calibrate, ("calibration", "training"), ("train_ranker",)),
     "evaluate": (evaluate, ("evaluation",), ("calibrate",)),
     "publish_release": (publish_release, (), ("evaluate",)),

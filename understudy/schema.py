@@ -150,10 +150,28 @@ TABLES = {
             "teacher_scores",
             (
                 Column("row_key", pa.int64(), "the row that was scored"),
-                Column("release", pa.string(), "digest of the teacher"),
+                Column("teacher", pa.string(), "digest of the release or of the ensemble"),
+                Column("teacher_sampling", pa.string(), "digest of the sampling that the teacher was trained by"),
+                Column("teacher_age_days", pa.int32(), "days from the last that the teacher had seen to the row's"),
                 Column(
                     "logit_{head}", pa.float32(), "uncalibrated logit; null where it has no such head", nullable=True
                 ),
+            ),
+        ),
+        Table(
+            "member_scores",
+            (
+                Column("row_key", pa.int64(), "the row that was scored"),
+                Column("member", pa.int32(), "number of the ensemble's member"),
+                Column("out_of_fold", pa.bool_(), "whether the member was not trained on the row"),
+                Column("logit_{head}", pa.float32(), "uncalibrated logit"),
+            ),
+        ),
+        Table(
+            "control_scores",
+            (
+                Column("row_key", pa.int64(), "the row that was scored"),
+                Column("logit_{head}", pa.float32(), "calibrated logit of the network that nobody taught"),
             ),
         ),
         Table(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from understudy.calibration.fit import Calibrator
 from understudy.calibration.module import Calibration
@@ -16,9 +17,9 @@ from understudy.ranker.network import RankerModel
 from understudy.ranker.served import Served
 from understudy.training.batches import Rows
 from understudy.training.checkpoint import Checkpoints
-from understudy.training.config import Distillation, Training
+from understudy.training.config import Distillation, HeadDistillation, Training
 from understudy.training.loop import State, fit
-from understudy.training.loss import distillation_loss
+from understudy.training.loss import distillation_loss, label_loss
 from understudy.training.teacher import teacher_targets
 
 INPUTS = Inputs(
@@ -60,7 +61,7 @@ def test_a_position_effect_is_found_in_a_few_hundred_steps() -> None:
     chance = 1 / (1 + np.exp(-(-1.0 + effect[feeds["position"].astype(int)])))
     labels = (random.random((12_000, 2)) < np.stack([chance, np.full(12_000, 0.2)], axis=1)).astype(np.float32)
     model = new_model(RANKER, INPUTS, feeds, labels, np.ones(12_000, np.float32), seed=0)
-    rows = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.ones(12_000), None, "cpu")
+    rows = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.ones(12_000))
     none = (lambda *_: None, lambda *_: None, lambda *_: None)
     fit(model, rows, rows, CONFIG, resume=none[0], save=none[1], progress=none[2])
     learned = model.network.position.weight.detach().numpy()[:12]
@@ -74,8 +75,8 @@ def trained(lake: Lake, *, stop_after: int | None = None) -> RankerModel:
     feeds, labels = labelled(640, 0)
     stop_feeds, stop_labels = labelled(200, 1)
     model = new_model(RANKER, INPUTS, feeds, labels, np.ones(640, np.float32), seed=0)
-    train = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.ones(640), None, "cpu")
-    stop = Rows.prepare(model, stop_feeds, torch.from_numpy(stop_labels), torch.ones(200), None, "cpu")
+    train = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.ones(640))
+    stop = Rows.prepare(model, stop_feeds, torch.from_numpy(stop_labels), torch.ones(200))
 
     def die(state: State) -> None:
         if state.evaluation == stop_after:
@@ -92,7 +93,7 @@ def test_training_that_was_killed_ends_with_the_same_bytes(tmp_path: object, sto
     with pytest.raises(KeyboardInterrupt):
         trained(Lake.open_or_create(f"{tmp_path}/b"), stop_after=stop_after)
     resumed = trained(Lake.open_or_create(f"{tmp_path}/b"))
-    assert to_files(resumed, RANKER) == to_files(whole, RANKER)
+    assert to_files(resumed) == to_files(whole)
 
 
 def test_another_trainings_checkpoint_is_ignored(tmp_path: object) -> None:
@@ -134,27 +135,40 @@ def test_equal_models_export_to_equal_bytes_without_paths(tmp_path: object) -> N
     model = trained(Lake.open_or_create(str(tmp_path)))
     layer = Calibration([Calibrator("affine"), Calibrator("affine")])
     data = export(model, layer)
-    assert data == export(from_files(to_files(model, RANKER)), layer)
+    assert data == export(from_files(to_files(model)), layer)
     assert b"/understudy/" not in data
 
 
+ONE = torch.ones(1)
+UNKNOWN = torch.tensor([[float("nan")]])
+
+
+def taught(logits: float, label: Tensor, teacher: Tensor, alpha: float, traffic: Tensor = ONE) -> float:
+    shares = {"alpha_H": torch.tensor([alpha]), "temperature_H": torch.tensor([2.0])}
+    return distillation_loss(torch.tensor([[logits]]), label, teacher, ONE, traffic, **shares).item()
+
+
 def test_alpha_one_learns_from_the_teacher_alone() -> None:
-    logits, teacher = torch.tensor([[0.3]]), torch.tensor([[0.3]])
-    loss = distillation_loss(logits, torch.tensor([[1.0]]), teacher, torch.ones(1), alpha=1.0, temperature=2.0)
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+    assert taught(0.3, torch.tensor([[1.0]]), torch.tensor([[0.3]]), 1.0) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_head_without_a_teacher_learns_from_its_labels() -> None:
-    logits, labels = torch.tensor([[0.3]]), torch.tensor([[1.0]])
-    missing = torch.tensor([[float("nan")]])
-    alone = distillation_loss(logits, labels, missing, torch.ones(1), alpha=0.0, temperature=1.0)
-    taught = distillation_loss(logits, labels, missing, torch.ones(1), alpha=0.7, temperature=1.0)
-    assert alone.item() == taught.item()
+    label = torch.tensor([[1.0]])
+    assert taught(0.3, label, UNKNOWN, 0.7) == label_loss(torch.tensor([[0.3]]), label, ONE).item()
 
 
 def test_an_unknown_label_teaches_nothing() -> None:
-    nothing = torch.tensor([[float("nan")]])
-    assert distillation_loss(torch.tensor([[9.0]]), nothing, nothing, torch.ones(1), alpha=0.5, temperature=1.0) == 0
+    assert taught(9.0, UNKNOWN, UNKNOWN, 0.5) == 0
+
+
+def test_the_teacher_weighs_by_traffic_and_never_by_importance() -> None:
+    teacher = torch.tensor([[1.0]])
+    assert taught(0.3, UNKNOWN, teacher, 1.0, traffic=3 * ONE) == pytest.approx(3 * taught(0.3, UNKNOWN, teacher, 1.0))
+
+
+def test_a_head_has_its_own_alpha_and_temperature() -> None:
+    config = Distillation(alpha=0.5, temperature=2.0, heads={"like": HeadDistillation(alpha=0.1)})
+    assert config.of(("click", "like")) == ((0.5, 0.1), (2.0, 2.0))
 
 
 def test_the_teacher_acts_only_on_rows_newer_than_its_window() -> None:

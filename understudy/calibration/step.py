@@ -24,12 +24,13 @@ from understudy.training.config import Training
 __all__ = ["run"]
 
 NAME = "calibrate"
+_FILES = ("model.safetensors", "model.json", "inputs.json")
 _COMPARED_ROWS = 2048
 _BATCH = 8192
 
 
 def run(lake: str, run_id: str, section: str) -> dict[str, Any]:
-    """Write the calibrators, ``served.onnx`` and the logits of the window's last day.
+    """Write the calibrators, ``served.onnx`` and the logits of the window's last day, the control's too.
 
     Args:
         section: canonical JSON with ``calibration`` and ``training``.
@@ -40,8 +41,7 @@ def run(lake: str, run_id: str, section: str) -> dict[str, Any]:
 
 def _body(step: Step, config: Config, training: Training) -> Outcome:
     torch.set_num_threads(training.threads)
-    names = ("model.safetensors", "model.json", "inputs.json")
-    model = from_files({name: step.lake.read_bytes(step.file("train_ranker", name)) for name in names})
+    model = _trained(step, "")
     last = step.dataset("retrieve_features", "training_set").to_table(filter=pc.field("split") != "train")
     logits = _logits(model, last)
     calibrators = _fit(config, last, logits, step.plan.heads)
@@ -61,7 +61,26 @@ def _body(step: Step, config: Config, training: Training) -> Outcome:
         "export_difference": round(difference, 7),
         "size_bytes": len(data),
     }
-    return Outcome(tables=["scores"], files=["calibrators.json", "served.onnx"], figures=figures)
+    tables = ["scores", *_control(step, config, last)]
+    return Outcome(tables=tables, files=["calibrators.json", "served.onnx"], figures=figures)
+
+
+def _trained(step: Step, folder: str) -> RankerModel:
+    return from_files({name: step.lake.read_bytes(step.file("train_ranker", f"{folder}{name}")) for name in _FILES})
+
+
+def _control(step: Step, config: Config, last: pa.Table) -> list[str]:
+    """The control's logits on the last day, calibrated as the student's are."""
+    if "control/model.json" not in (step.run.manifest("train_ranker") or {"files": {}})["files"]:
+        return []
+    heads = step.plan.heads
+    logits = _logits(_trained(step, "control/"), last)
+    calibrators = _fit(config, last, logits, heads)
+    fields = schema.arrow_schema("control_scores", heads)
+    columns = [pa.array(c.logits(logits[:, h]), pa.float32()) for h, c in enumerate(calibrators)]
+    table = pa.table([last["row_key"], *columns], schema=fields)
+    step.lake.write_table(f"{step.table('control_scores')}/rows.parquet", table, fields)
+    return ["control_scores"]
 
 
 def _logits(model: RankerModel, table: pa.Table) -> np.ndarray:

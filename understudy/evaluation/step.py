@@ -16,7 +16,8 @@ from understudy.evaluation.baselines import baselines
 from understudy.evaluation.config import Evaluation
 from understudy.evaluation.figures import by_value, curves, heads_summary, ndcg_by_head, segment_rows
 from understudy.evaluation.latency import measure
-from understudy.evaluation.scored import Scored, churned, difference, finite, summary
+from understudy.evaluation.scored import Scored, churned, difference, summary
+from understudy.evaluation.worth import worth, worth_verdicts
 from understudy.inputs import Inputs
 from understudy.ranker.served import Served
 from understudy.runs import Outcome, Step, Verdict, execute
@@ -80,6 +81,8 @@ def _body(step: Step, config: Evaluation) -> Outcome:
     verdicts += [gates.export_parity(_parity(candidate)(False), config.export_tolerance)]
     verdicts += [gates.size(len(candidate.model) / 1e6, config.max_size_mb), _latency(step, candidate, config)]
     verdicts.append(selftest.verdict(trials))
+    taught = worth(step, candidate.rows, candidate.scored, resampled)
+    verdicts += worth_verdicts(taught, primary)
     figures = {
         "rows": candidate.rows.num_rows,
         "primary_heads": list(primary),
@@ -98,7 +101,7 @@ def _body(step: Step, config: Evaluation) -> Outcome:
         "difference": diffs,
         "production": None if production is None else _compared(step, production, diffs),
         "out_of_time": out_of_time,
-        "teacher_student": _teacher(step, candidate, resampled),
+        "teaching": taught,
         "self_test": [trial.to_json() for trial in trials],
     }
     for verdict in verdicts:
@@ -236,25 +239,3 @@ def _latency(step: Step, candidate: Candidate, config: Evaluation) -> Verdict:
 
 def _compared(step: Step, production: Scored, diffs: dict[str, Any]) -> dict[str, Any]:
     return {"digest": step.plan.reference, "heads": heads_summary(production), "difference": diffs}
-
-
-def _teacher(step: Step, candidate: Candidate, resampled: dict[str, int]) -> dict[str, Any] | None:
-    """AUC of the teacher and of its student on the gate rows, and the paired interval of what sets them apart."""
-    if step.plan.teacher is None:
-        return None
-    heads = step.plan.heads
-    scores = step.dataset("train_ranker", "teacher_scores").to_table()
-    place = pc.index_in(candidate.rows["row_key"], scores["row_key"])
-    columns = [scores[f"logit_{h}"].take(place).cast(pa.float64()).fill_null(float("nan")) for h in heads]
-    teacher = candidate.scored.with_probabilities(1 / (1 + np.exp(-np.stack([np.asarray(c) for c in columns], axis=1))))
-    found: dict[str, Any] = {}
-    for head in heads:
-        diff = difference(candidate.scored, teacher, head, **resampled)
-        gained = {} if diff is None else {"auc": diff["auc"], "auc_interval": diff["auc_interval"]}
-        found[head] = {"teacher_auc": _auc(teacher, head), "student_auc": _auc(candidate.scored, head), **gained}
-    return found
-
-
-def _auc(scored: Scored, head: str) -> float | None:
-    value = summary(scored, head)["auc"]
-    return None if value is None else finite(value)

@@ -31,7 +31,7 @@ from understudy.logs.sources import literal, quoted
 __all__ = ["AsOfOfflineStore", "AsOfOfflineStoreConfig", "AsOfRetrievalJob"]
 
 _EVENT_COLUMNS = ("event_timestamp", "ts")
-_BATCH = 1 << 16
+_BATCH = 1 << 14  # rows of a group: the loader mixes groups of several days
 
 
 class AsOfOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]

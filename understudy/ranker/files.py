@@ -14,10 +14,14 @@ from understudy.section import canonical_json, from_json
 __all__ = ["from_files", "to_files"]
 
 
-def to_files(model: RankerModel, config: Ranker) -> dict[str, bytes]:
+_TRAINING_ONLY = "network.auxiliary."
+
+
+def to_files(model: RankerModel) -> dict[str, bytes]:
     """``model.safetensors``, ``model.json`` and ``inputs.json``; equal models give equal bytes."""
-    shape = {"ranker": dataclasses.asdict(config), "sizes": dataclasses.asdict(model.sizes)}
-    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    shape = {"ranker": dataclasses.asdict(model.config), "sizes": dataclasses.asdict(model.sizes)}
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_TRAINING_ONLY)}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
     return {
         "model.safetensors": safetensors.torch.save(weights),
         "model.json": canonical_json(shape).encode(),

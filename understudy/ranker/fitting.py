@@ -1,5 +1,7 @@
 """Fit what does not learn by gradient: vocabulary, priors, scales."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,9 +9,9 @@ from torch import Tensor
 from understudy.inputs import Feeds, Inputs, batches
 from understudy.ranker.config import Ranker
 from understudy.ranker.network import ID_COLUMNS, RankerModel, Sizes
-from understudy.ranker.vocabulary import Vocabulary, count_values
+from understudy.ranker.vocabulary import ValueCounts, Vocabulary
 
-__all__ = ["as_tensors", "new_model"]
+__all__ = ["as_tensors", "new_like", "new_model", "new_model_of"]
 
 _BATCH = 8192
 
@@ -25,7 +27,22 @@ def new_model(
         weights_B: of the rows, as metrics use them.
         seed: of the weights.
     """
-    values = count_values(feeds["categorical"], config.min_id_count)
+    return new_model_of(config, inputs, lambda: [feeds], labels_BH, weights_B, seed)
+
+
+def new_model_of(
+    config: Ranker,
+    inputs: Inputs,
+    parts: Callable[[], Iterable[Feeds]],
+    labels_BH: np.ndarray,
+    weights_B: np.ndarray,
+    seed: int,
+) -> RankerModel:
+    """The same of rows that come in parts, which are gone through twice: for the vocabulary, and for scales."""
+    counts = ValueCounts()
+    for feeds in parts():
+        counts.add(feeds["categorical"])
+    values = counts.frequent(config.min_id_count)
     vocabulary = Vocabulary.build(inputs.categorical, values)
     id_rows, category_rows = (sum(len(v) + 1 for v in part) for part in (values[:ID_COLUMNS], values[ID_COLUMNS:]))
     torch.manual_seed(seed)
@@ -36,17 +53,30 @@ def new_model(
     positives = (np.nan_to_num(labels_BH) * weight).sum(0) + 1.0
     priors = positives / (weight.sum(0) + 2.0)
     model.preprocess.prior_H.copy_(torch.from_numpy(priors.astype(np.float32)))
-    with torch.no_grad():
-        model.network.out.bias.copy_(torch.logit(model.preprocess.prior_H))
-    _fit_scales(model, feeds, len(weights_B))
+    _start_at_priors(model)
+    _fit_scales(model, parts(), len(weights_B))
     return model
 
 
-def _fit_scales(model: RankerModel, feeds: Feeds, rows: int) -> None:
+def new_like(model: RankerModel, config: Ranker, seed: int) -> RankerModel:
+    """A network of another shape with random weights, whose preprocessing is that of ``model``."""
+    torch.manual_seed(seed)
+    other = RankerModel(config, model.inputs, model.sizes)
+    other.preprocess.load_state_dict(model.preprocess.state_dict())
+    _start_at_priors(other)
+    return other
+
+
+def _start_at_priors(model: RankerModel) -> None:
+    with torch.no_grad():
+        model.network.out.bias.copy_(torch.logit(model.preprocess.prior_H))
+
+
+def _fit_scales(model: RankerModel, parts: Iterable[Feeds], rows: int) -> None:
     total = torch.zeros(len(model.preprocess.mean_D), dtype=torch.float64)
     squares = torch.zeros_like(total)
     with torch.no_grad():
-        for batch in batches(feeds, _BATCH):
+        for batch in (batch for feeds in parts for batch in batches(feeds, _BATCH)):
             dense = model.preprocess.raw_dense(as_tensors(batch)).to(torch.float64)
             total += dense.sum(0)
             squares += (dense * dense).sum(0)

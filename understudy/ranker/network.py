@@ -87,11 +87,28 @@ class Network(nn.Module):
             last = hidden
         self.dnn = nn.Sequential(*layers)
         self.out = nn.Linear(width + last, self.heads)
+        self.auxiliary: nn.Linear | None = None
         self.position = nn.Embedding(POSITIONS, self.heads)
         nn.init.zeros_(self.position.weight)
 
+    def add_auxiliary(self) -> None:
+        """A second logit per head, in training only: what a teacher acts on without touching what is served."""
+        self.auxiliary = nn.Linear(self.out.in_features, self.heads)
+
     def forward(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_RTE: Tensor, feeds: dict[str, Tensor]) -> Tensor:
         """Logits (B, H) at the position that is fed; where it is NaN, at the reference position."""
+        logits: Tensor = self.out(self._represent(dense_BD, rows_BC, event_rows_RTE, feeds))
+        return self._at_position(logits, feeds)
+
+    def both(
+        self, dense_BD: Tensor, rows_BC: Tensor, event_rows_RTE: Tensor, feeds: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The logits that are served, and the auxiliary ones, each (B, H)."""
+        assert self.auxiliary is not None, "add_auxiliary comes first"
+        represented = self._represent(dense_BD, rows_BC, event_rows_RTE, feeds)
+        return tuple(self._at_position(layer(represented), feeds) for layer in (self.out, self.auxiliary))  # type: ignore[return-value]
+
+    def _represent(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_RTE: Tensor, feeds: dict[str, Tensor]) -> Tensor:
         ids = self.ids(rows_BC[:, :ID_COLUMNS])
         categories = self.categories(rows_BC[:, ID_COLUMNS:] - self.id_rows)
         candidate_BQ = ids[:, 1:].flatten(1)
@@ -101,7 +118,9 @@ class Network(nn.Module):
         x = x0
         for cross in self.cross:
             x = cross(x0, x)
-        logits: Tensor = self.out(torch.cat([x, self.dnn(x0)], dim=1))
+        return torch.cat([x, self.dnn(x0)], dim=1)
+
+    def _at_position(self, logits: Tensor, feeds: dict[str, Tensor]) -> Tensor:
         if not self.config.position_term:
             return logits
         position = feeds["position"]
@@ -131,6 +150,7 @@ class RankerModel(nn.Module):
         super().__init__()
         self.inputs = inputs
         self.sizes = sizes
+        self.config = config
         self.preprocess = Preprocess(inputs, sizes.capacity)
         dense = len(self.preprocess.mean_D)
         self.network = Network(config, inputs, dense, sizes.id_rows, sizes.category_rows)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from understudy.hashing import hash64
 
-__all__ = ["Vocabulary", "column_salts", "count_values"]
+__all__ = ["ValueCounts", "Vocabulary", "column_salts"]
 
 _POSITIVE = 0x7FFFFFFFFFFFFFFF
 _MAX_KICKS = 500
@@ -35,13 +35,27 @@ def column_salts(columns: tuple[str, ...]) -> Int64s:
     return np.array([int(hash64("vocabulary", column)[0]) for column in columns], np.int64)
 
 
-def count_values(hashes_BC: Int64s, min_count: int) -> list[Int64s]:
-    """Per column the hashes that occur at least ``min_count`` times, sorted; 0 (missing) never."""
-    kept = []
-    for column in hashes_BC.T:
-        values, counts = np.unique(column, return_counts=True)
-        kept.append(values[(counts >= min_count) & (values != 0)])
-    return kept
+class ValueCounts:
+    """How often each hash occurs in each column, of rows that come in parts."""
+
+    def __init__(self) -> None:
+        self.columns: list[tuple[Int64s, Int64s]] = []
+
+    def add(self, hashes_BC: Int64s) -> None:
+        found = [np.unique(column, return_counts=True) for column in hashes_BC.T]
+        before = self.columns or [(np.zeros(0, np.int64), np.zeros(0, np.int64))] * len(found)
+        self.columns = [_summed(old, new) for old, new in zip(before, found, strict=True)]
+
+    def frequent(self, least: int) -> list[Int64s]:
+        """Per column the hashes that occur at least so often, sorted; 0 (missing) never."""
+        return [values[(counts >= least) & (values != 0)] for values, counts in self.columns]
+
+
+def _summed(old: tuple[Int64s, Int64s], new: tuple[Int64s, Int64s]) -> tuple[Int64s, Int64s]:
+    values, place = np.unique(np.concatenate([old[0], new[0]]), return_inverse=True)
+    counts = np.zeros(len(values), np.int64)
+    np.add.at(counts, place, np.concatenate([old[1], new[1]]))
+    return values, counts
 
 
 class Vocabulary(nn.Module):

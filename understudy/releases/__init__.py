@@ -2,11 +2,12 @@
 
 from understudy.releases.aliases import aliases, move, resolve_alias
 from understudy.releases.quarantine import nearest_healthy, quarantined
-from understudy.releases.unit import Release, digests, load, read_manifest, resolve
+from understudy.releases.unit import Release, ancestors, digests, load, read_manifest, resolve
 
 __all__ = [
     "Release",
     "aliases",
+    "ancestors",
     "digests",
     "load",
     "move",

@@ -44,6 +44,7 @@ def _body(step: Step) -> Outcome:
         "time_zone": plan.time_zone,
         "heads": list(plan.heads),
         "teacher": plan.teacher,
+        "control": _control(step),
         "parents": {
             "teacher": plan.teacher,
             "production": plan.production,
@@ -57,6 +58,15 @@ def _body(step: Step) -> Outcome:
     move(step.lake, {"candidate": digest}, f"published by run {plan.run_id}", expected=_as_it_stands(step))
     step.say(f"release {digest[:12]}")
     return Outcome(figures={"digest": digest})
+
+
+def _control(step: Step) -> dict[str, float] | None:
+    """Primary head → AUC of student − control, where a control was trained: what the next plans decide by."""
+    figures = step.figures("evaluate")
+    found = (figures["teaching"] or {}).get("control")
+    if not found:
+        return None
+    return {head: found[head]["auc"] for head in figures["primary_heads"] if found[head] is not None} or None
 
 
 def _as_it_stands(step: Step) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from understudy.errors import BadInput
 from understudy.lake import Lake, unwritable
 from understudy.releases.aliases import ALIASES, resolve_alias
 
-__all__ = ["FORMAT", "Release", "build", "digests", "load", "read_manifest", "resolve"]
+__all__ = ["FORMAT", "Release", "ancestors", "build", "digests", "load", "read_manifest", "resolve"]
 
 FORMAT = 1
 _FOLDER = "releases"
@@ -27,7 +27,7 @@ class Release:
 
     Args:
         digest: SHA-256 of the manifest.
-        manifest: what it is: format, window, heads, teacher, parents, config, files.
+        manifest: what it is: format, window, heads, teacher, control, parents, config, files.
         files: name → bytes.
     """
 
@@ -45,6 +45,18 @@ def digests(lake: Lake) -> list[str]:
     """Every release in the lake, sorted."""
     names = [name for name in lake.names(_FOLDER) if name not in _NOT_RELEASES]
     return [name for name in names if lake.exists(_FOLDER, name, "manifest.json")]
+
+
+def ancestors(lake: Lake, digest: str) -> list[dict[str, Any]]:
+    """Manifests of a release and of those that were in production before it, newest first."""
+    known, found = set(digests(lake)), []
+    one: str | None = digest
+    while one in known:
+        manifest = read_manifest(lake, str(one))
+        found.append(manifest)
+        known.discard(str(one))
+        one = manifest["parents"]["production"]
+    return found
 
 
 def resolve(lake: Lake, ref: str) -> str:

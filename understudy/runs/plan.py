@@ -24,6 +24,8 @@ class Plan:
             healthy ancestor where it is in quarantine, or None.
         teacher: digest of the release that teaches, or None.
         teacher_note: why this teacher, or none, in words.
+        control: whether a network that nobody teaches is trained beside the student.
+        given_up: whether nobody teaches because it has not paid.
         quarantined: digests of releases whose ranked rows stay out.
         input_fingerprint: digest of the ingested tables up to window_end.
         config_digest: digest of the configuration.
@@ -43,6 +45,8 @@ class Plan:
     reference: str | None
     teacher: str | None
     teacher_note: str
+    control: bool
+    given_up: bool
     quarantined: tuple[str, ...]
     input_fingerprint: str
     config_digest: str

@@ -16,6 +16,7 @@ from understudy.errors import BadInput
 from understudy.lake import Lake
 from understudy.runs.plan import Plan
 from understudy.runs.record import Run
+from understudy.runs.teaching import Teaching, decide_teaching
 from understudy.section import canonical_json, duration_s, from_json
 from understudy.snapshot import Snapshot
 
@@ -169,24 +170,21 @@ def _check_window(lake: Lake, config: Config, snapshot: Snapshot, start: str, en
 
 
 def _lineage(lake: Lake, config: Config, purpose: str) -> dict[str, Any]:
-    from understudy.releases import nearest_healthy, quarantined, resolve_alias
+    from understudy.releases import ancestors, nearest_healthy, quarantined, resolve_alias
 
     production = resolve_alias(lake, "production")
     healthy = nearest_healthy(lake, production) if production else None
-    teacher, note = None, "first release: nothing in production"
-    if purpose != "train":
-        note = f"this run is for {purpose}: it trains nothing"
-    elif config.training.distillation.teacher == "none":
-        note = "distillation is off"
-    elif production is not None:
-        teacher, note = healthy, "production"
-        if teacher != production:
-            note = f"production is quarantined: {'its nearest healthy ancestor' if teacher else 'no healthy ancestor'}"
+    teaching = Teaching(None, f"this run is for {purpose}: it trains nothing")
+    if purpose == "train":
+        before = ancestors(lake, production) if production else []
+        teaching = decide_teaching(config.training, production, healthy, before)
     return {
         "production": production,
         "reference": healthy,
-        "teacher": teacher,
-        "teacher_note": note,
+        "teacher": teaching.teacher,
+        "teacher_note": teaching.note,
+        "control": teaching.control,
+        "given_up": teaching.given_up,
         "quarantined": tuple(sorted(quarantined(lake))),
     }
 

@@ -35,9 +35,16 @@ class Sampling:
         rules: exceptions, by segment, content type or surface.
         random_slice_share: the random slice's share of the total loss weight; None: its own.
         seed: another seed keeps other negatives.
+        mode: who decides: ``spark``, which writes what is kept; ``loader``, the data loader of the training, which
+            reads all examples, so that several configurations share one table. Both keep the same rows.
     """
 
     negative_rate: float = number(1.0, low=1e-6, high=1)
     rules: tuple[Rule, ...] = field(default=())
     random_slice_share: float | None = number(None, low=0, high=0.95)
     seed: int = 0
+    mode: str = "spark"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("spark", "loader"):
+            raise ValueError(f"mode: expected spark or loader, found {self.mode!r}")

@@ -44,8 +44,8 @@ def _body(step: Step, sampling: Sampling) -> Outcome:
         paths = [step.lake.uri(path) for path in snapshot.files(table)]
         tables[table] = session.read.parquet(*paths) if paths else None
     rows = _with_attributes(window, sampling, tables["items"], tables["users"])
-    if plan.purpose == "evaluate":
-        sampling = Sampling()
+    if plan.purpose == "evaluate" or sampling.mode == "loader":
+        sampling = Sampling()  # every example stays: nothing trains, or the loader decides
     kept, considered = sample(rows, sampling, plan.heads, None if plan.purpose == "evaluate" else plan.window_end)
     columns = [*examples.columns, "creator_id", "topic_id", "split", "sampling_rate", "importance", "sample_weight"]
     result = _random_share(kept, sampling).select(*columns).cache()

@@ -80,7 +80,7 @@ class Ceiling:
             self.training, ranker=ranker, epochs=_EPOCHS, batch_size=_BATCH, learning_rate=_RATE, patience=1_000
         )
         model = new_model(ranker, self.inputs, feeds, labels, weights, config.seed)
-        rows = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.from_numpy(weights), None, "cpu")
+        rows = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.from_numpy(weights))
         del feeds
         stop = rows.take(torch.arange(0, len(labels), max(1, len(labels) // 20_000)))
         fit(model, rows, stop, config, resume=lambda *_: None, save=lambda *_: None, progress=lambda _: None)

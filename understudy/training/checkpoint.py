@@ -17,7 +17,7 @@ from understudy.lake import Lake
 from understudy.ranker.network import RankerModel
 from understudy.training.loop import State
 
-__all__ = ["Checkpoints", "checkpoint_key"]
+__all__ = ["Checkpoints", "checkpoint_key", "metadata"]
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -67,7 +67,7 @@ class Checkpoints:
         try:
             data = self.lake.read_bytes(self.folder, name)
             tensors = safetensors.torch.load(data)
-            stand = json.loads(_metadata(data)["state"])
+            stand = json.loads(metadata(data)["state"])
         except (FileNotFoundError, SafetensorError, KeyError, ValueError):
             return None
         device = next(model.network.parameters()).device
@@ -99,7 +99,7 @@ def _moments(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return state
 
 
-def _metadata(data: bytes) -> dict[str, str]:
+def metadata(data: bytes) -> dict[str, str]:
     """The metadata in a safetensors header: a length of 8 bytes, then JSON."""
     length = int.from_bytes(data[:8], "little")
     header: dict[str, dict[str, str]] = json.loads(data[8 : 8 + length])

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from understudy.ranker.network import RankerModel
-from understudy.training.batches import Rows
+from understudy.training.batches import Rows, Source
 from understudy.training.config import Training
-from understudy.training.loss import distillation_loss
+from understudy.training.loss import auxiliary_loss, distillation_loss, label_loss
 
 __all__ = ["Progress", "Resume", "Save", "State", "fit", "scores"]
 
@@ -53,7 +53,7 @@ Resume = Callable[[RankerModel, torch.optim.Optimizer], State | None]
 
 
 def fit(
-    model: RankerModel, train: Rows, stop: Rows, config: Training, *, resume: Resume, save: Save, progress: Progress
+    model: RankerModel, train: Source, stop: Rows, config: Training, *, resume: Resume, save: Save, progress: Progress
 ) -> State:
     """Train ``model`` in place and leave it with its best weights.
 
@@ -64,26 +64,29 @@ def fit(
         save: keeps a checkpoint after each evaluation.
     """
     torch.manual_seed(config.seed)
+    teaching = config.distillation.of(model.inputs.heads)
+    alpha_H, temperature_H = (torch.tensor(values, device=train.device) for values in teaching)
     optimizer = _optimizer(model, config)
     state = resume(model, optimizer) or State()
-    steps = max(1, math.ceil(len(train) / config.batch_size))
+    steps = max(1, train.steps(config.batch_size))
     every = max(1, math.ceil(steps / config.evaluations_per_epoch))
-    evaluations = math.ceil(steps / every)
+    step = _step_of(state.evaluation, steps, every)
     losses: list[Tensor] = []
-    for step in range(_step_of(state.evaluation, steps, every, evaluations), steps * config.epochs):
-        if state.stale >= config.patience and state.best >= 0:
-            break
+    while step < steps * config.epochs and state.stale < config.patience:
         epoch, within = divmod(step, steps)
-        if within == 0 or not losses:
-            order = _order(len(train), config.seed, epoch, train.labels.device)
-        _set_rate(optimizer, config, step / (steps * config.epochs))
-        batch = train.take(order[within * config.batch_size : (within + 1) * config.batch_size])
-        losses.append(_train_step(model, batch, optimizer, config))
-        if (within + 1) % every == 0 or within + 1 == steps:
-            _evaluate(model, stop, state, float(torch.stack(losses).mean()), (step + 1) / steps, config)
-            losses = []
-            save(state, model, optimizer)
-            progress(state)
+        for batch in train.batches(config.batch_size, config.seed, epoch, within):
+            done = step / (steps * config.epochs)
+            _set_rate(optimizer, config, done)
+            faded_H = alpha_H * (1 - done * (1 - config.distillation.fade))
+            losses.append(_train_step(model, batch, optimizer, config, faded_H, temperature_H))
+            step += 1
+            if step % steps % every == 0:
+                _evaluate(model, stop, state, float(torch.stack(losses).mean()), step / steps)
+                losses = []
+                save(state, model, optimizer)
+                progress(state)
+                if state.stale >= config.patience:
+                    break
     model.network.load_state_dict(state.best_weights)
     return state
 
@@ -99,38 +102,43 @@ def scores(model: RankerModel, rows: Rows) -> Tensor:
     return torch.cat(parts)
 
 
-def _step_of(evaluation: int, steps: int, every: int, evaluations: int) -> int:
+def _step_of(evaluation: int, steps: int, every: int) -> int:
     """The step that follows a number of evaluations."""
-    epoch, within = divmod(evaluation, evaluations)
+    epoch, within = divmod(evaluation, math.ceil(steps / every))
     return epoch * steps + min(within * every, steps)
 
 
-def _order(rows: int, seed: int, epoch: int, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(rows, generator=generator).to(device)
-
-
-def _train_step(model: RankerModel, batch: Rows, optimizer: torch.optim.Optimizer, config: Training) -> Tensor:
+def _train_step(
+    model: RankerModel,
+    batch: Rows,
+    optimizer: torch.optim.Optimizer,
+    config: Training,
+    alpha_H: Tensor,
+    temperature_H: Tensor,
+) -> Tensor:
     model.train()
     rows = batch.drop_ids(config.ranker.id_dropout, model.preprocess.vocabulary.bases_C)
-    logits = model.network(batch.dense, rows, batch.event_rows, batch.feeds)
-    loss = distillation_loss(
-        logits,
-        batch.labels,
-        batch.teacher,
-        batch.weights,
-        alpha=config.distillation.alpha,
-        temperature=config.distillation.temperature,
-    )
+    loss = _loss(model, batch, (batch.dense, rows, batch.event_rows, batch.feeds), alpha_H, temperature_H)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss.detach()
 
 
-def _evaluate(model: RankerModel, stop: Rows, state: State, train_loss: float, epoch: float, config: Training) -> None:
-    missing = torch.full_like(stop.labels, float("nan"))
-    loss = float(distillation_loss(scores(model, stop), stop.labels, missing, stop.weights, alpha=0.0, temperature=1.0))
+def _loss(model: RankerModel, batch: Rows, fed: tuple[Any, ...], alpha_H: Tensor, temperature_H: Tensor) -> Tensor:
+    taught: dict[str, Tensor] = {"alpha_H": alpha_H, "temperature_H": temperature_H}
+    if batch.teacher is None:
+        return label_loss(model.network(*fed), batch.labels, batch.weights)
+    if model.network.auxiliary is None:
+        logits = model.network(*fed)
+        return distillation_loss(logits, batch.labels, batch.teacher, batch.weights, batch.traffic, **taught)
+    logits, auxiliary = model.network.both(*fed)
+    labels = label_loss(logits, batch.labels, batch.weights)
+    return labels + auxiliary_loss(auxiliary, batch.teacher, batch.traffic, **taught)
+
+
+def _evaluate(model: RankerModel, stop: Rows, state: State, train_loss: float, epoch: float) -> None:
+    loss = float(label_loss(scores(model, stop), stop.labels, stop.weights))
     state.curve.append({"epoch": epoch, "train_loss": train_loss, "stop_loss": loss})
     state.evaluation += 1
     if state.best < 0 or loss < state.curve[state.best]["stop_loss"]:

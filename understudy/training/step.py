@@ -1,189 +1,152 @@
 """The step ``train_ranker``: a student from labels, and from the teacher where there is one."""
 
 import contextlib
-import time
+import dataclasses
+import hashlib
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
-from understudy import __version__, schema
-from understudy.inputs import Inputs, encode
 from understudy.lake import Lake
 from understudy.ranker.files import to_files
-from understudy.ranker.fitting import new_model
-from understudy.runs import Outcome, Run, Step, execute
-from understudy.section import part
-from understudy.training.batches import Rows
-from understudy.training.checkpoint import Checkpoints, checkpoint_key
-from understudy.training.config import Training
-from understudy.training.loop import State, fit
-from understudy.training.teacher import Teacher, teacher_targets
+from understudy.runs import Outcome, Run, Step, Verdict, execute
+from understudy.sampling.config import Sampling
+from understudy.section import canonical_json, part
+from understudy.training.config import Training, Variant
+from understudy.training.ensemble import Lesson, digest_of, folds_of, mean_logits, members_of
+from understudy.training.lessons import Lessons, checkpoints_of
+from understudy.training.member import learn_all
+from understudy.training.records import write_member_scores, write_model, write_teacher_scores
+from understudy.training.teacher import Taught, Teacher, teacher_targets
 
-__all__ = ["choose_device", "run"]
+__all__ = ["run"]
 
 NAME = "train_ranker"
 
-Floats = npt.NDArray[np.float32]
-
 
 def run(lake: str, run_id: str, section: str) -> dict[str, Any]:
-    """Write the uncalibrated model and the teacher's logits.
+    """Write the uncalibrated model, what its teacher says of every row, and the control where one is due.
 
     Args:
-        section: canonical JSON with ``training``.
+        section: canonical JSON with ``training`` and ``sampling``.
     """
-    training = part(Training, section, "training")
-    body = lambda step: _body(step, training, section)  # noqa: E731
+    training, sampling = part(Training, section, "training"), part(Sampling, section, "sampling")
+    body = lambda step: _body(step, training, sampling, section)  # noqa: E731
     manifest = execute(lake, run_id, NAME, section, body, needs=["retrieve_features", "check_drift"])
     opened = Lake.open(lake)
     with contextlib.suppress(OSError):  # a late trainer may still write there, and clears it when it has lost
-        opened.remove(_checkpoints(Run(opened, run_id)))
+        opened.remove(checkpoints_of(Run(opened, run_id)))
     return manifest
 
 
-def _checkpoints(run: Run) -> str:
-    return f"{run.folder}/steps/{NAME}/checkpoints"
+@dataclass
+class _Written:
+    """What the step has written so far."""
+
+    tables: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
-def choose_device(wanted: str) -> str:
-    """``cuda`` where there is one and ``auto`` or ``cuda`` asks for it, else ``cpu``."""
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
-
-
-def _body(step: Step, config: Training, section: str) -> Outcome:
+def _body(step: Step, config: Training, sampling: Sampling, section: str) -> Outcome:
     torch.set_num_threads(config.threads)
-    device = choose_device(config.device)
-    heads = step.plan.heads
-    dataset = step.dataset("retrieve_features", "training_set")
-    inputs = _inputs(step, dataset.schema)
-    teacher = _teacher(step)
-    columns = [*{"row_key", "day", "sample_weight", "importance", *(f"label_{h}" for h in heads)}, *inputs.columns()]
-    if teacher is not None:
-        columns += Inputs.from_json(teacher.files["inputs.json"].decode()).columns()
-    columns = sorted(set(columns) & set(dataset.schema.names))
-    train = dataset.to_table(columns=columns, filter=pc.field("split") == "train")
-    stop = dataset.to_table(columns=columns, filter=pc.field("split") == "stop")
-    step.say(f"{train.num_rows} rows train, {stop.num_rows} stop, on {device}")
-
-    logits, targets, taught = _teach(step, teacher, train, config)
-    feeds = encode(train, inputs)
-    labels, weights = _labels(train, heads), _column(train, "sample_weight")
-    model = new_model(config.ranker, inputs, feeds, labels, weights, config.seed).to(device)
-    loss_weights = torch.from_numpy(weights * _column(train, "importance"))
-    aim = None if targets is None else torch.from_numpy(targets)
-    train_rows = Rows.prepare(model, feeds, torch.from_numpy(labels), loss_weights, aim, device)
-    del feeds
-    stop_weights = torch.from_numpy(_column(stop, "sample_weight"))
-    stop_rows = Rows.prepare(
-        model, encode(stop, inputs), torch.from_numpy(_labels(stop, heads)), stop_weights, None, device
-    )
-    parts = {"section": section, "plan": str(step.plan.to_json()), "version": __version__, "device": device}
-    parts |= {"torch": torch.__version__, "inputs": inputs.to_json()}
-    checkpoints = Checkpoints(step.lake, _checkpoints(step.run), checkpoint_key(parts))
-    state = fit(
-        model,
-        train_rows,
-        stop_rows,
-        config,
-        resume=checkpoints.resume,
-        save=checkpoints.save,
-        progress=_progress(step, config),
-    )
-    files = to_files(model.cpu(), config.ranker)
-    for name, data in files.items():
-        step.lake.create(f"{step.attempt}/{name}", data)
-    tables = _write_teacher_scores(step, dataset, teacher, logits, train)
-    figures = {
-        "rows": train.num_rows,
-        "parameters": sum(p.numel() for p in model.parameters()),
+    release = _release(step)
+    lessons = Lessons(step, config, sampling, section, release.columns() if release else ())
+    written = _Written()
+    taught = _taught(lessons, release, written)
+    targets = None if taught is None else _targets(lessons, taught, written)
+    model, state = lessons.fitted("student", targets)
+    written.files += write_model(step, "", to_files(model))
+    if step.plan.control and taught is not None:
+        control, _ = lessons.fitted("control")
+        written.files += write_model(step, "control/", to_files(control))
+    written.figures |= {
+        "rows": len(lessons.index),
+        "considered": lessons.loader.considered if lessons.loader else len(lessons.index),
+        "parameters": sum(p.numel() for name, p in model.named_parameters() if "auxiliary" not in name),
         "curve": [{key: round(value, 9) for key, value in point.items()} for point in state.curve],
         "best": state.best,
-        "teacher": taught,
-        "device": device,
+        "device": lessons.device,
         "threads": config.threads,
     }
-    return Outcome(tables=tables, files=sorted(files), figures=figures)
+    return Outcome(written.tables, written.figures, _verdicts(step), written.files)
 
 
-def _inputs(step: Step, columns: pa.Schema) -> Inputs:
-    features = step.plan.config["features"]
-    return Inputs.derive(
-        columns,
-        heads=step.plan.heads,
-        time_zone=step.plan.time_zone,
-        half_lives=tuple(features["half_lives"]),
-        recent_events=features["recent_events"],
-        surfaces=features["max_surfaces"],
-    )
-
-
-def _teacher(step: Step) -> Teacher | None:
+def _release(step: Step) -> Teacher | None:
+    """The release that teaches."""
     if step.plan.teacher is None:
         return None
     from understudy import releases
 
     release = releases.load(step.lake, step.plan.teacher)
-    return Teacher(release.digest, release.files, release.manifest["window"]["end"])
+    sampling = _sampling_digest(release.manifest["config"])
+    return Teacher(release.digest, release.files, release.manifest["window"]["end"], sampling)
 
 
-def _teach(
-    step: Step, teacher: Teacher | None, train: pa.Table, config: Training
-) -> tuple[Floats | None, Floats | None, dict[str, Any] | None]:
-    """The teacher's logits on the training rows, its targets, and what to record of it."""
-    if teacher is None:
+def _sampling_digest(config: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(config["sampling"]).encode()).hexdigest()
+
+
+def _taught(lessons: Lessons, release: Teacher | None, written: _Written) -> Taught | None:
+    """What the teacher says of every row, kept as a table."""
+    step = lessons.step
+    keys = pa.concat_arrays([*lessons.index["row_key"].chunks, *lessons.last["row_key"].chunks])
+    if release is not None:
+        taught = release.speak(lessons.parts(), lessons.index, lessons.last, lessons.heads)
+    elif lessons.config.distillation.teacher == "ensemble" and not step.plan.given_up:
+        taught = _ensemble(lessons, keys, written)
+    else:
         step.say(f"no teacher: {step.plan.teacher_note}")
-        return None, None, None
-    logits = teacher.logits(train, step.plan.heads)
-    new = pc.greater(train["day"], teacher.window_end).to_numpy().astype(bool)
-    labels, weights = _labels(train, step.plan.heads), _column(train, "sample_weight")
-    targets, fits = teacher_targets(logits, labels, weights, new, config.distillation, step.plan.heads)
+        written.figures["teacher"] = None
+        return None
+    written.tables.append(write_teacher_scores(step, taught, keys))
+    return taught
+
+
+def _ensemble(lessons: Lessons, keys: pa.Array, written: _Written) -> Taught:
+    step, config = lessons.step, lessons.config
+    members = members_of(config)
+    fold_B = folds_of(lessons.index["request_id"], config.ensemble.folds)
+    days = np.asarray(lessons.index["day"].cast(pa.string()).cast(pa.date32()).cast(pa.int32()), np.int64)
+    age_B, last = torch.from_numpy(days.max() - days), lessons.scored_only(lessons.last)
+    lesson = Lesson(lessons.rows, lessons.stop, last, torch.from_numpy(fold_B), age_B)
+    spoken = learn_all(lessons.base, config, lesson, lessons.checkpoints("ensemble"), step.say)
+    for member, one in zip(members, spoken, strict=True):
+        written.files += write_model(step, f"members/{member.name}/", one.files)
+    written.tables.append(write_member_scores(step, members, spoken, fold_B, keys))
+    written.figures["members"] = [
+        {"fold": member.fold, "seed": member.seed, "stop_loss": round(one.stop_loss, 9), **_differs(member.variant)}
+        for member, one in zip(members, spoken, strict=True)
+    ]
+    train = mean_logits([one.train for one in spoken], members, torch.from_numpy(fold_B))
+    whole = mean_logits([one.last for one in spoken], members)
+    ages = [np.zeros(len(said), np.int32) for said in (train, whole)]
+    digest, sampling = digest_of([one.files for one in spoken]), _sampling_digest(step.plan.config)
+    return Taught(digest, sampling, train, whole, np.ones(len(train), bool), ages[0], ages[1])
+
+
+def _differs(variant: Variant) -> dict[str, Any]:
+    """What a variant changes, for the record."""
+    changed = {one.name: getattr(variant, one.name) for one in dataclasses.fields(variant)}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+    return {one.name: plain[one.name] for one in dataclasses.fields(variant) if changed[one.name] != one.default}
+
+
+def _targets(lessons: Lessons, taught: Taught, written: _Written) -> torch.Tensor:
+    """The teacher's logits on the rows where it acts, moved onto their level."""
+    config, new_B = lessons.config.distillation, taught.new_B
+    targets, fits = teacher_targets(taught.train_BH, lessons.labels, lessons.weights, new_B, config, lessons.heads)
     rows = int((~np.isnan(targets)).any(axis=1).sum())
-    step.say(f"taught by {teacher.digest[:12]} on {rows} rows")
-    return logits, targets, {"digest": teacher.digest, "rows": rows, "fit": fits}
+    lessons.step.say(f"taught by {taught.digest[:12]} on {rows} rows")
+    written.figures["teacher"] = {"digest": taught.digest, "sampling": taught.sampling, "rows": rows, "fit": fits}
+    return torch.from_numpy(targets)
 
 
-def _write_teacher_scores(
-    step: Step, dataset: Any, teacher: Teacher | None, logits: Floats | None, train: pa.Table
-) -> list[str]:
-    """Every row's teacher logits, the last day's included, which evaluation compares with."""
-    if teacher is None or logits is None:
+def _verdicts(step: Step) -> list[Verdict]:
+    if not step.plan.given_up:
         return []
-    last = dataset.to_table(filter=pc.field("split") != "train")
-    heads = step.plan.heads
-    both = np.concatenate([logits, teacher.logits(last, heads)])
-    keys = pa.concat_arrays([*train["row_key"].chunks, *last["row_key"].chunks])
-    fields = schema.arrow_schema("teacher_scores", heads)
-    columns = [keys, pa.repeat(pa.scalar(teacher.digest), len(keys))]
-    columns += [pa.array(both[:, h], pa.float32(), from_pandas=True) for h in range(len(heads))]
-    step.lake.write_table(f"{step.table('teacher_scores')}/rows.parquet", pa.table(columns, schema=fields), fields)
-    return ["teacher_scores"]
-
-
-def _labels(table: pa.Table, heads: tuple[str, ...]) -> Floats:
-    columns = [np.asarray(table[f"label_{h}"].cast(pa.float32()).fill_null(float("nan"))) for h in heads]
-    return np.stack(columns, axis=1)
-
-
-def _column(table: pa.Table, name: str) -> Floats:
-    return np.array(table[name].cast(pa.float32()))
-
-
-def _progress(step: Step, config: Training) -> Any:
-    started = time.monotonic()
-
-    def tell(state: State) -> None:
-        point = state.curve[-1]
-        best = " (best)" if state.best == state.evaluation - 1 else ""
-        seconds = time.monotonic() - started
-        step.say(
-            f"epoch {point['epoch']:.1f} of at most {config.epochs}: train loss {point['train_loss']:.4f}, "
-            f"stop loss {point['stop_loss']:.4f}{best}, {seconds:.0f} s"
-        )
-
-    return tell
+    reason = f"{step.plan.teacher_note}; change training.distillation to try it again"
+    return [Verdict("distillation", "warn", "controls without a gain", None, reason)]

@@ -4,26 +4,49 @@ By default it acts only on rows newer than its own window, because on rows that 
 it is overconfident. An affine fit on those rows' labels takes out what has drifted since.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from understudy.calibration.fit import affine_fit
-from understudy.inputs import encode
+from understudy.inputs import Inputs, encode
 from understudy.ranker.files import from_files
 from understudy.ranker.fitting import as_tensors
 from understudy.training.config import Distillation
 
-__all__ = ["Teacher", "teacher_targets"]
+__all__ = ["Taught", "Teacher", "teacher_targets"]
 
 Floats = npt.NDArray[np.float32]
 
 _BATCH = 8192
 _MIN_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a teacher, of whatever kind, says of all rows.
+
+    Args:
+        digest: of the release or of the ensemble.
+        sampling: digest of the sampling that it was trained by.
+        train_BH, last_BH: its uncalibrated logits on the training rows, and on those of the last day.
+        new_B: training rows on which it is not overconfident.
+        train_age_B, last_age_B: days from the last that it had seen to the row's.
+    """
+
+    digest: str
+    sampling: str
+    train_BH: Floats
+    last_BH: Floats
+    new_B: npt.NDArray[np.bool_]
+    train_age_B: npt.NDArray[np.int32]
+    last_age_B: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -34,11 +57,28 @@ class Teacher:
         digest: of the release.
         files: ``model.safetensors``, ``model.json``, ``inputs.json``.
         window_end: last day that it was trained on.
+        sampling: digest of the sampling that it was trained by.
     """
 
     digest: str
     files: dict[str, bytes]
     window_end: str
+    sampling: str
+
+    def columns(self) -> list[str]:
+        """Columns of a training set that it reads."""
+        return Inputs.from_json(self.files["inputs.json"].decode()).columns()
+
+    def speak(self, train: Iterable[pa.Table], index: pa.Table, last: pa.Table, heads: tuple[str, ...]) -> Taught:
+        """Score every row once.
+
+        Args:
+            train: the training rows in parts, in the order of ``index``, which holds their days.
+            last: the rows of the last day.
+        """
+        ages = [_days_after(table["day"], self.window_end) for table in (index, last)]
+        said = [np.concatenate([self.logits(part, heads) for part in train]), self.logits(last, heads)]
+        return Taught(self.digest, self.sampling, said[0], said[1], ages[0] > 0, ages[0], ages[1])
 
     def logits(self, table: pa.Table, heads: tuple[str, ...]) -> Floats:
         """Uncalibrated logits (B, H) in the order of ``heads``; NaN for a head that it lacks."""
@@ -52,6 +92,12 @@ class Teacher:
                 for ours, theirs in known:
                     result[start : start + _BATCH, ours] = logits[:, theirs]
         return result
+
+
+def _days_after(days: pa.ChunkedArray, end: str) -> npt.NDArray[np.int32]:
+    dates = days.cast(pa.string()).cast(pa.date32()).cast(pa.int32())
+    first = pa.scalar(end).cast(pa.date32()).cast(pa.int32())
+    return np.asarray(pc.subtract(dates, first), np.int32)
 
 
 def teacher_targets(

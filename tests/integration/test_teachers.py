@@ -1,0 +1,185 @@
+"""Teachers on real logs: production, an ensemble, a control beside them, and what each was worth."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from pyspark.sql import SparkSession
+from steps import RUN, through
+
+from understudy.config import Config
+from understudy.lake import Lake
+from understudy.logs.ingest import ingest
+from understudy.ranker.config import Ranker
+from understudy.releases import read_manifest
+from understudy.runs import Run
+from understudy.training import member
+from understudy.training.config import Distillation, Ensemble, Variant
+
+FIRST, SECOND = "2022-04-30", "2022-05-02"
+
+
+def with_training(config: Config, **changes: Any) -> Config:
+    small = Ranker(hidden=(16,), cross_layers=1, cross_rank=4)
+    evaluation = dataclasses.replace(config.evaluation, auc_margin=0.2, bootstrap=50, max_ece=0.3)
+    evaluation = dataclasses.replace(evaluation, max_calibration_error=0.9, segments=())
+    training = dataclasses.replace(config.training, epochs=2, ranker=small, **changes)
+    return dataclasses.replace(config, training=training, evaluation=evaluation)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory, logs: Path, config: Config, session: SparkSession) -> Path:
+    """A lake with a first release."""
+    lake = tmp_path_factory.mktemp("teaching") / "lake"
+    ingest(config, str(logs), str(lake))
+    through(str(lake), with_training(config), FIRST, "promote")
+    return lake
+
+
+@pytest.fixture(scope="module")
+def taught(released: Path, config: Config) -> Run:
+    """The second run, taught by the first release, with a control."""
+    return through(str(released), with_training(config), SECOND, "promote")
+
+
+def test_the_first_taught_run_has_a_control_and_says_what_the_teacher_was_worth(taught: Run) -> None:
+    assert taught.plan().control
+    figures = taught.manifest("evaluate")["figures"]["teaching"]  # type: ignore[index]
+    for head in ("click", "long_view"):
+        low, high = figures["control"][head]["auc_interval"]
+        assert low < figures["control"][head]["auc"] < high
+        edge = figures["edge"][head]
+        shown = edge["auc_interval"][0] > 0
+        kept = figures["control"][head]["auc"] / edge["auc"]
+        assert figures["retained"][head] == (pytest.approx(kept, abs=1e-5) if shown else None)
+    (release,) = [one for one in [taught.manifest("publish_release")] if one]
+    manifest = read_manifest(taught.lake, release["figures"]["digest"])
+    assert manifest["control"]["click"] == figures["control"]["click"]["auc"]
+    reasons = [v["reason"] for v in taught.manifest("evaluate")["verdicts"]]  # type: ignore[index]
+    assert any("student − control" in reason for reason in reasons)
+
+
+def test_the_control_differs_in_nothing_but_the_teacher(taught: Run, released: Path, config: Config) -> None:
+    alone = with_training(config, distillation=Distillation(teacher="none"))
+    run = through(str(released), alone, SECOND, "train_ranker")
+    control = taught.manifest("train_ranker")["files"]["control/model.safetensors"]["sha256"]  # type: ignore[index]
+    assert control == run.manifest("train_ranker")["files"]["model.safetensors"]["sha256"]  # type: ignore[index]
+
+
+def test_the_teacher_scores_each_row_once_and_the_row_says_who_spoke(taught: Run) -> None:
+    scores = taught.lake.dataset(taught.table_path("train_ranker", "teacher_scores")).to_table()
+    rows = taught.lake.dataset(taught.table_path("retrieve_features", "training_set")).to_table()
+    assert sorted(scores["row_key"].to_pylist()) == sorted(rows["row_key"].to_pylist())
+    assert scores["teacher"].unique().to_pylist() == [taught.plan().teacher]
+    place = pc.index_in(rows["row_key"], scores["row_key"])
+    days = rows["day"].cast(pa.string()).to_pylist()
+    ages = dict(zip(days, scores["teacher_age_days"].take(place).to_pylist(), strict=True))
+    assert ages[FIRST] == 0
+    assert ages[SECOND] == 2
+
+
+def test_the_next_run_trains_no_control_until_its_turn(taught: Run, released: Path, config: Config) -> None:
+    from understudy.runs.planning import draft_plan
+
+    lake = Lake.open(str(released))
+    assert not draft_plan(lake, with_training(config), "2022-05-03").control
+    assert draft_plan(lake, with_training(config, control_every=1), "2022-05-03").control
+
+
+ENSEMBLE = Ensemble(
+    members=5,
+    folds=2,
+    processes=1,
+    variants=(
+        Variant(),
+        Variant(ids=False),
+        Variant(feature_share=0.5),
+        Variant(hidden=(8, 8)),
+        Variant(day_share=0.4),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def ensemble(released: Path, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run taught by an ensemble; it was stopped after two members and goes on."""
+    lake = tmp_path_factory.mktemp("ensemble") / "lake"
+    shutil.copytree(released, lake)
+    taught_by = with_training(config, distillation=Distillation(teacher="ensemble", alpha=0.9), ensemble=ENSEMBLE)
+    run = through(str(lake), taught_by, FIRST, "check_drift")
+    seen: list[str] = []
+    patch = pytest.MonkeyPatch()
+
+    def third_dies(folder: str, number: int) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+        member_process(folder, number)
+
+    member_process = member._work
+    patch.setattr(member, "_work", third_dies)
+    with pytest.raises(KeyboardInterrupt):
+        RUN["train_ranker"][0](str(lake), run.id, taught_by.section("training", "sampling"))
+    done = list(lake.glob("runs/*/steps/train_ranker/checkpoints/ensemble/done/*"))
+    assert 1 <= len(done) < 5
+    before = {path: path.stat().st_mtime_ns for path in done}
+
+    def counted(folder: str, number: int) -> None:
+        seen.append(f"{number:02d}")
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+        member_process(folder, number)
+
+    patch.setattr(member, "_work", counted)
+    through(str(lake), taught_by, FIRST, "evaluate")
+    patch.undo()
+    assert sorted(seen + [path.name[:2] for path in done]) == ["00", "01", "02", "03", "04"]
+    return Run(Lake.open(str(lake)), run.id)
+
+
+def test_a_row_is_taught_by_the_members_that_did_not_see_it(ensemble: Run) -> None:
+    scores = ensemble.lake.dataset(ensemble.table_path("train_ranker", "teacher_scores")).to_table().to_pandas()
+    members = ensemble.lake.dataset(ensemble.table_path("train_ranker", "member_scores")).to_table().to_pandas()
+    assert members.groupby("row_key").size().eq(5).all()
+    outside = members[members["out_of_fold"]].groupby("row_key")["logit_click"].agg(["mean", "size"])
+    joined = scores.set_index("row_key").join(outside)
+    np.testing.assert_allclose(joined["logit_click"], joined["mean"], atol=1e-5)
+    train = ensemble.lake.dataset(ensemble.table_path("retrieve_features", "training_set")).to_table()
+    training_rows = train.filter(pc.equal(train["split"], "train"))["row_key"].to_pylist()
+    assert set(joined.loc[training_rows, "size"]) == {2, 3}
+    assert set(joined.drop(training_rows)["size"]) == {5}
+
+
+def test_the_record_says_whether_the_ensemble_beats_its_best_member(ensemble: Run) -> None:
+    found = ensemble.manifest("evaluate")["figures"]["teaching"]  # type: ignore[index]
+    click = found["ensemble"]["click"]
+    assert click["ensemble"] > click["mean"]
+    assert click["best"] >= click["mean"]
+    assert found["teacher"]["click"]["student_auc"] > 0.55
+    members = ensemble.manifest("train_ranker")["figures"]["members"]  # type: ignore[index]
+    assert members[1]["ids"] is False
+    assert "ids" not in members[0]
+
+
+def test_a_members_files_score_as_it_spoke(ensemble: Run) -> None:
+    from understudy.inputs import encode
+    from understudy.ranker.files import from_files
+    from understudy.ranker.fitting import as_tensors
+
+    lake, manifest = ensemble.lake, ensemble.manifest("train_ranker")
+    rows = lake.dataset(ensemble.table_path("retrieve_features", "training_set")).to_table().slice(0, 500)
+    scores = lake.dataset(ensemble.table_path("train_ranker", "member_scores")).to_table()
+    for number in range(5):
+        files = {
+            name.rpartition("/")[2]: lake.read_bytes(one["path"])
+            for name, one in manifest["files"].items()  # type: ignore[index]
+            if name.startswith(f"members/{number:02d}/")
+        }
+        model = from_files(files)
+        logits = model(as_tensors(encode(rows, model.inputs))).detach().numpy()
+        own = scores.filter(pc.equal(scores["member"], number))
+        said = own["logit_click"].take(pc.index_in(rows["row_key"], own["row_key"]))
+        np.testing.assert_allclose(logits[:, model.inputs.heads.index("click")], np.asarray(said), atol=1e-4)
