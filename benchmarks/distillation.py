@@ -177,7 +177,9 @@ def figures(before: Floats, after: Floats, calibrate: Days, test: Days, heads: t
     found = {}
     for head in HEADS:
         h = heads.index(head)
-        fitted = affine_fit(before[:, h].astype(float), calibrate.labels[:, h].astype(float), calibrate.weights)
+        fitted = affine_fit(
+            *(part.astype(np.float64) for part in (before[:, h], calibrate.labels[:, h], calibrate.weights))
+        )
         p = fitted.probabilities(after[:, h])
         found[head] = float(roc_auc_score(test.labels[:, h], p)), float(log_loss(test.labels[:, h], p))
     return found

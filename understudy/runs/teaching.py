@@ -39,12 +39,12 @@ def decide_teaching(
     distillation = training.distillation
     if distillation.teacher == "none":
         return Teaching(None, "distillation is off")
-    controls = [one["control"] for one in ancestors if one["control"] and _alike(one, training)]
+    controls = [one.get("control") for one in ancestors if one.get("control") and _alike(one, training)]
     last = controls[: distillation.give_up_after]
     if distillation.give_up_after and len(last) == distillation.give_up_after and not any(map(gained, last)):
         return Teaching(None, f"distillation is off: it gained nothing in the last {len(last)} controls", given_up=True)
-    since = next((at for at, one in enumerate(ancestors) if one["control"]), len(ancestors))
-    fresh = any(one["control"] for one in ancestors)
+    since = next((at for at, one in enumerate(ancestors) if one.get("control")), len(ancestors))
+    fresh = any(one.get("control") for one in ancestors)
     control = bool(training.control_every) and (not fresh or since + 1 >= training.control_every)
     if distillation.teacher == "ensemble":
         return Teaching(None, "an ensemble, trained in this run", control=control)

@@ -132,10 +132,8 @@ class Lessons:
 
     def scored_only(self, table: pa.Table) -> Rows:
         """Rows that teach nothing; they weigh as traffic does."""
-        labels, weights = (
-            torch.from_numpy(labels_of(table, self.heads)),
-            torch.from_numpy(column(table, "sample_weight")),
-        )
+        labels = torch.from_numpy(labels_of(table, self.heads))
+        weights = torch.from_numpy(column(table, "sample_weight"))
         return Rows.prepare(self.base, encode(table, self.inputs), labels, weights, device=self.device)
 
     def checkpoints(self, name: str) -> Checkpoints:
@@ -163,7 +161,7 @@ def labels_of(table: pa.Table, heads: tuple[str, ...]) -> Floats:
 
 def column(table: pa.Table, name: str) -> Floats:
     """A column of numbers (B,)."""
-    return np.array(table[name].cast(pa.float32()))
+    return np.asarray(table[name].cast(pa.float32())).copy()
 
 
 def checkpoints_of(run: Run) -> str:

@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -14,13 +12,11 @@ from understudy.lake import Lake
 from understudy.ranker.files import to_files
 from understudy.runs import Outcome, Run, Step, Verdict, execute
 from understudy.sampling.config import Sampling
-from understudy.section import canonical_json, part
+from understudy.section import part
 from understudy.training.config import Training, Variant
-from understudy.training.ensemble import Lesson, digest_of, folds_of, mean_logits, members_of
 from understudy.training.lessons import Lessons, checkpoints_of
-from understudy.training.member import learn_all
 from understudy.training.records import write_member_scores, write_model, write_teacher_scores
-from understudy.training.teacher import Taught, Teacher, teacher_targets
+from understudy.training.said import Said, release_that_teaches, teach
 
 __all__ = ["run"]
 
@@ -53,14 +49,14 @@ class _Written:
 
 def _body(step: Step, config: Training, sampling: Sampling, section: str) -> Outcome:
     torch.set_num_threads(config.threads)
-    release = _release(step)
+    release = release_that_teaches(step)
     lessons = Lessons(step, config, sampling, section, release.columns() if release else ())
-    written = _Written()
-    taught = _taught(lessons, release, written)
-    targets = None if taught is None else _targets(lessons, taught, written)
-    model, state = lessons.fitted("student", targets)
+    said, written = teach(lessons, release), _Written(figures={"teacher": None})
+    if said is not None:
+        _record(lessons, said, written)
+    model, state = lessons.fitted("student", None if said is None else said.targets_BH)
     written.files += write_model(step, "", to_files(model))
-    if step.plan.control and taught is not None:
+    if step.plan.control and said is not None:
         control, _ = lessons.fitted("control")
         written.files += write_model(step, "control/", to_files(control))
     written.figures |= {
@@ -75,57 +71,23 @@ def _body(step: Step, config: Training, sampling: Sampling, section: str) -> Out
     return Outcome(written.tables, written.figures, _verdicts(step), written.files)
 
 
-def _release(step: Step) -> Teacher | None:
-    """The release that teaches."""
-    if step.plan.teacher is None:
-        return None
-    from understudy import releases
-
-    release = releases.load(step.lake, step.plan.teacher)
-    sampling = _sampling_digest(release.manifest["config"])
-    return Teacher(release.digest, release.files, release.manifest["window"]["end"], sampling)
-
-
-def _sampling_digest(config: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(config["sampling"]).encode()).hexdigest()
-
-
-def _taught(lessons: Lessons, release: Teacher | None, written: _Written) -> Taught | None:
-    """What the teacher says of every row, kept as a table."""
-    step = lessons.step
+def _record(lessons: Lessons, said: Said, written: _Written) -> None:
+    """Keep what the teacher said of every row, and its members where it is an ensemble."""
+    step, taught = lessons.step, said.taught
     keys = pa.concat_arrays([*lessons.index["row_key"].chunks, *lessons.last["row_key"].chunks])
-    if release is not None:
-        taught = release.speak(lessons.parts(), lessons.index, lessons.last, lessons.heads)
-    elif lessons.config.distillation.teacher == "ensemble" and not step.plan.given_up:
-        taught = _ensemble(lessons, keys, written)
-    else:
-        step.say(f"no teacher: {step.plan.teacher_note}")
-        written.figures["teacher"] = None
-        return None
     written.tables.append(write_teacher_scores(step, taught, keys))
-    return taught
-
-
-def _ensemble(lessons: Lessons, keys: pa.Array, written: _Written) -> Taught:
-    step, config = lessons.step, lessons.config
-    members = members_of(config)
-    fold_B = folds_of(lessons.index["request_id"], config.ensemble.folds)
-    days = np.asarray(lessons.index["day"].cast(pa.string()).cast(pa.date32()).cast(pa.int32()), np.int64)
-    age_B, last = torch.from_numpy(days.max() - days), lessons.scored_only(lessons.last)
-    lesson = Lesson(lessons.rows, lessons.stop, last, torch.from_numpy(fold_B), age_B)
-    spoken = learn_all(lessons.base, config, lesson, lessons.checkpoints("ensemble"), step.say)
-    for member, one in zip(members, spoken, strict=True):
+    written.figures["teacher"] = {
+        "digest": taught.digest, "sampling": taught.sampling, "rows": said.rows, "fit": said.fits,
+    }  # fmt: skip
+    if not said.members:
+        return
+    for member, one in zip(said.members, said.spoken, strict=True):
         written.files += write_model(step, f"members/{member.name}/", one.files)
-    written.tables.append(write_member_scores(step, members, spoken, fold_B, keys))
+    written.tables.append(write_member_scores(step, said.members, said.spoken, said.fold_B, keys))
     written.figures["members"] = [
         {"fold": member.fold, "seed": member.seed, "stop_loss": round(one.stop_loss, 9), **_differs(member.variant)}
-        for member, one in zip(members, spoken, strict=True)
+        for member, one in zip(said.members, said.spoken, strict=True)
     ]
-    train = mean_logits([one.train for one in spoken], members, torch.from_numpy(fold_B))
-    whole = mean_logits([one.last for one in spoken], members)
-    ages = [np.zeros(len(said), np.int32) for said in (train, whole)]
-    digest, sampling = digest_of([one.files for one in spoken]), _sampling_digest(step.plan.config)
-    return Taught(digest, sampling, train, whole, np.ones(len(train), bool), ages[0], ages[1])
 
 
 def _differs(variant: Variant) -> dict[str, Any]:
@@ -133,16 +95,6 @@ def _differs(variant: Variant) -> dict[str, Any]:
     changed = {one.name: getattr(variant, one.name) for one in dataclasses.fields(variant)}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
     return {one.name: plain[one.name] for one in dataclasses.fields(variant) if changed[one.name] != one.default}
-
-
-def _targets(lessons: Lessons, taught: Taught, written: _Written) -> torch.Tensor:
-    """The teacher's logits on the rows where it acts, moved onto their level."""
-    config, new_B = lessons.config.distillation, taught.new_B
-    targets, fits = teacher_targets(taught.train_BH, lessons.labels, lessons.weights, new_B, config, lessons.heads)
-    rows = int((~np.isnan(targets)).any(axis=1).sum())
-    lessons.step.say(f"taught by {taught.digest[:12]} on {rows} rows")
-    written.figures["teacher"] = {"digest": taught.digest, "sampling": taught.sampling, "rows": rows, "fit": fits}
-    return torch.from_numpy(targets)
 
 
 def _verdicts(step: Step) -> list[Verdict]:
