@@ -21,6 +21,7 @@ _COMMANDS = {
     "simulate": ("simulate", "Let a simulated feed run for some days and log what happens."),
     "run": ("pipeline", "Make, gate and release a ranker for one window."),
     "compile": ("pipeline", "Write the pipeline as a file for Kubeflow Pipelines."),
+    "compare": ("compare", "Train several configurations on one window and tell them apart."),
     "evaluate": ("pipeline", "Score any ingested days with a release."),
     "runs": ("runs", "Look at runs: list, show."),
     "releases": ("releases", "Look at releases, promote, roll back, quarantine."),

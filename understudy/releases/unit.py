@@ -48,12 +48,12 @@ def digests(lake: Lake) -> list[str]:
 
 
 def ancestors(lake: Lake, digest: str) -> list[dict[str, Any]]:
-    """Manifests of a release and of those that were in production before it, newest first."""
+    """Manifests, each with its ``digest``, of a release and of those in production before it, newest first."""
     known, found = set(digests(lake)), []
     one: str | None = digest
     while one in known:
         manifest = read_manifest(lake, str(one))
-        found.append(manifest)
+        found.append({"digest": one, **manifest})
         known.discard(str(one))
         one = manifest["parents"]["production"]
     return found

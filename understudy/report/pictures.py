@@ -7,7 +7,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-__all__ = ["curve", "days", "drift", "lifts", "reliability", "roc", "seconds"]
+__all__ = ["curve", "days", "differences", "drift", "lifts", "reliability", "roc", "seconds"]
 
 _STYLE = {
     "svg.hashsalt": "understudy",
@@ -98,6 +98,22 @@ def days(out_of_time: dict[str, Any]) -> Markup:
             axis.tick_params(axis="x", rotation=30)
         axes[1].axhline(1.0, color=_GREY, linewidth=1, linestyle="--")
         axes[0].legend(frameon=False)
+        return _svg(figure)
+
+
+def differences(heads: dict[str, Any]) -> Markup:
+    """Difference in AUC from the first configuration, with its interval, a panel per head."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _panels(len(heads), 3.2)
+        for axis, (head, found) in zip(axes, heads.items(), strict=True):
+            others = {name: one["difference"] for name, one in found.items() if "difference" in one}
+            for place, diff in enumerate(others.values()):
+                low, high = diff["auc_interval"]
+                axis.plot([low, high], [place, place], color=_BLUE, linewidth=2)
+                axis.plot(diff["auc"], place, "o", color=_BLUE)
+            axis.axvline(0, color=_GREY, linewidth=1)
+            axis.set(title=head, xlabel="AUC − first", yticks=range(len(others)), yticklabels=list(others))
+            axis.set_ylim(len(others) - 0.5, -0.5)
         return _svg(figure)
 
 

@@ -13,8 +13,8 @@ class Plan:
     """What a run works on, frozen before it starts. Days are ``YYYY-MM-DD`` in ``time_zone``.
 
     Args:
-        purpose: ``train``; ``evaluate``: every day of the window is scored, none trains; or
-            ``refresh``: only features are built.
+        purpose: ``train``; ``evaluate``: every day of the window is scored, none trains; ``compare``: rows and
+            features for several configurations; or ``refresh``: only features are built.
         history_start: first day whose events may count in features.
         window_start: first day of the training window.
         window_end: last day of the window; early stopping, calibration and gates use it.

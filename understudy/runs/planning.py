@@ -22,6 +22,8 @@ from understudy.snapshot import Snapshot
 
 __all__ = ["draft_plan", "plan_window", "run_of_job"]
 
+_SPLIT = ("train", "compare")  # purposes whose last day is split by users
+
 
 def plan_window(
     lake_uri: str,
@@ -38,7 +40,7 @@ def plan_window(
     Args:
         config: the configuration, or its canonical JSON as a pipeline passes it.
         window_end: last day (``YYYY-MM-DD``); None or empty: the newest complete day.
-        purpose: ``train``, ``evaluate``, or ``refresh``: build features of all days, the last
+        purpose: ``train``, ``evaluate``, ``compare``, or ``refresh``: build features of all days, the last
             unfinished one included.
         window_start: first day; None: as many days as the configuration says.
         again: plan a fresh run even where this one exists.
@@ -150,7 +152,7 @@ def _window_start(config: Config, snapshot: Snapshot, end: str, wanted: str | No
 def _check_window(lake: Lake, config: Config, snapshot: Snapshot, start: str, end: str, purpose: str) -> None:
     where = f"window {start} to {end} in lake {lake.root}"
     days = [day for day in snapshot.days() if start <= day <= end]
-    least = 2 if purpose == "train" else 1
+    least = 2 if purpose in _SPLIT else 1
     if len(days) < least or days[-1] != end:
         found = f"{len(days)} with impressions" + (f", the last being {days[-1]}" if days else "")
         known = snapshot.days()
@@ -158,7 +160,7 @@ def _check_window(lake: Lake, config: Config, snapshot: Snapshot, start: str, en
             f"{where}: expected impressions on {least} days or more, the last included, found {found}; "
             f"the lake holds {known[0]} to {known[-1]}: choose another window or ingest its days"
         )
-    if purpose != "train":
+    if purpose not in _SPLIT:
         return
     parts = snapshot.parts("actions", start, end)
     for head in config.heads:

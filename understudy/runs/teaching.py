@@ -39,7 +39,7 @@ def decide_teaching(
     distillation = training.distillation
     if distillation.teacher == "none":
         return Teaching(None, "distillation is off")
-    controls = [one.get("control") for one in ancestors if one.get("control") and _alike(one, training)]
+    controls = [one["control"] for one in ancestors if one.get("control") and _alike(one, training)]
     last = controls[: distillation.give_up_after]
     if distillation.give_up_after and len(last) == distillation.give_up_after and not any(map(gained, last)):
         return Teaching(None, f"distillation is off: it gained nothing in the last {len(last)} controls", given_up=True)

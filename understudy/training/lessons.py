@@ -59,13 +59,22 @@ class Lessons:
         sampling: decides the rows where its mode is ``loader``; otherwise Spark has decided.
         extra: columns that a teacher reads beside ours.
         section: the step's configuration, for the keys of checkpoints.
+        whole: whether rows that a loader keeps are held in memory, rather than read anew for each epoch.
     """
 
     def __init__(
-        self, step: Step, config: Training, sampling: Sampling, section: str, extra: Iterable[str] = ()
+        self,
+        step: Step,
+        config: Training,
+        sampling: Sampling,
+        section: str,
+        extra: Iterable[str] = (),
+        *,
+        whole: bool = False,
     ) -> None:
         self.step, self.config, self.section = step, config, section
         self.heads = step.plan.heads
+        self.in_memory = whole or sampling.mode == "spark"
         self.device = choose_device(config.device)
         dataset = step.dataset("retrieve_features", "training_set")
         self.inputs = _inputs(step, dataset.schema)
@@ -94,7 +103,7 @@ class Lessons:
             yield self.loader.read(group, self.columns)
 
     def _feeds(self) -> Iterable[Feeds]:
-        if self.loader is None:
+        if self.in_memory:
             return [self._whole]
         return (encode(part, self.inputs) for part in self.parts())
 
