@@ -57,7 +57,7 @@ def refresh(lake_uri: str, run_id: str) -> bool:
     lake = Lake.open(lake_uri)
     run = Run(lake, run_id)
     plan = run.plan()
-    if plan.purpose == "evaluate" or not lake.is_local:
+    if plan.purpose in ("evaluate", "compare") or not lake.is_local:
         return False
     with _only_one(Path(lake.path("features"))):
         return _refresh(lake, run, plan)
