@@ -41,6 +41,7 @@ from understudy.training.batches import Rows
 from understudy.training.checkpoint import Checkpoints
 from understudy.training.config import Distillation, Training
 from understudy.training.ensemble import Lesson, folds_of, mean_logits, members_of
+from understudy.training.lessons import column, labels_of
 from understudy.training.loop import fit, scores
 from understudy.training.member import learn_all
 from understudy.training.teacher import teacher_targets
@@ -95,8 +96,7 @@ def days(table: pa.Table, heads: tuple[str, ...], span: tuple[str, str]) -> Days
     """The rows of a span of days, both ends included."""
     day = pc.cast(table["day"], pa.string())
     rows = table.filter(pc.and_(pc.greater_equal(day, span[0]), pc.less_equal(day, span[1])))
-    labels = [np.asarray(rows[f"label_{h}"].cast(pa.float32()).fill_null(float("nan"))) for h in heads]
-    return Days(rows, np.stack(labels, axis=1), np.array(rows["sample_weight"].cast(pa.float32())))
+    return Days(rows, labels_of(rows, heads), column(rows, "sample_weight"))
 
 
 def prepared(model: RankerModel, part: Days, inputs: Inputs, targets: Floats | None = None) -> Rows:

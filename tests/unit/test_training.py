@@ -1,5 +1,9 @@
 """Training: resumable to the same bytes, taught where a teacher knows more, exported alike."""
 
+import dataclasses
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -169,6 +173,37 @@ def test_the_teacher_weighs_by_traffic_and_never_by_importance() -> None:
 def test_a_head_has_its_own_alpha_and_temperature() -> None:
     config = Distillation(alpha=0.5, temperature=2.0, heads={"like": HeadDistillation(alpha=0.1)})
     assert config.of(("click", "like")) == ((0.5, 0.1), (2.0, 2.0))
+
+
+PLAIN = dataclasses.replace(CONFIG, ranker=dataclasses.replace(RANKER, dropout=0.0, id_dropout=0.0))
+
+
+def one_of(rank: int, world: int, folder: str) -> None:
+    """A process of a training that is shared by ``world``; keeps its weights and its curve."""
+    torch.set_num_threads(1)
+    if world > 1:
+        where = f"file://{folder}/meet"
+        torch.distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=world)
+    feeds, labels = labelled(650, 0)
+    stop_feeds, stop_labels = labelled(200, 1)
+    model = new_model(PLAIN.ranker, INPUTS, feeds, labels, np.ones(650, np.float32), seed=0)
+    teacher = torch.randn(650, 2, generator=torch.Generator().manual_seed(0))
+    train = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.rand(650) + 0.5, teacher=teacher)
+    stop = Rows.prepare(model, stop_feeds, torch.from_numpy(stop_labels), torch.ones(200))
+    told: list[State] = []
+    state = fit(model, train, stop, PLAIN, resume=lambda *_: None, save=lambda *_: None, progress=told.append)
+    assert bool(told) == (rank == 0)
+    Path(folder, f"{world}-{rank}.json").write_text(json.dumps([point["stop_loss"] for point in state.curve]))
+    Path(folder, f"{world}-{rank}.safetensors").write_bytes(to_files(model)["model.safetensors"])
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(one_of, (1, str(tmp_path)), nprocs=1)
+    torch.multiprocessing.spawn(one_of, (2, str(tmp_path)), nprocs=2)
+    alone, shared = (json.loads((tmp_path / f"{world}-0.json").read_text()) for world in (1, 2))
+    np.testing.assert_allclose(shared, alone, rtol=1e-4)
+    both = [(tmp_path / f"2-{rank}.safetensors").read_bytes() for rank in (0, 1)]
+    assert both[0] == both[1]
 
 
 def test_the_teacher_acts_only_on_rows_newer_than_its_window() -> None:

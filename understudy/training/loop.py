@@ -1,7 +1,8 @@
 """Fit a network: shuffled batches, AdamW, a cosine schedule, early stopping, resumable.
 
 Order and dropout follow from the seed, so a run that was killed and resumed from its last
-checkpoint ends with the same weights as one that was not (on the same device and threads).
+checkpoint ends with the same weights as one that was not (on the same device and threads). Several processes share
+each batch; see ``understudy.training.parallel``.
 """
 
 import copy
@@ -17,6 +18,7 @@ from understudy.ranker.network import RankerModel
 from understudy.training.batches import Rows, Source
 from understudy.training.config import Training
 from understudy.training.loss import auxiliary_loss, distillation_loss, label_loss
+from understudy.training.parallel import is_first, share_of, sum_gradients
 
 __all__ = ["Progress", "Resume", "Save", "State", "fit", "scores"]
 
@@ -83,8 +85,9 @@ def fit(
             if step % steps % every == 0:
                 _evaluate(model, stop, state, float(torch.stack(losses).mean()), step / steps)
                 losses = []
-                save(state, model, optimizer)
-                progress(state)
+                if is_first():
+                    save(state, model, optimizer)
+                    progress(state)
                 if state.stale >= config.patience:
                     break
     model.network.load_state_dict(state.best_weights)
@@ -117,10 +120,12 @@ def _train_step(
     temperature_H: Tensor,
 ) -> Tensor:
     model.train()
+    whole, batch = len(batch), share_of(batch)
     rows = batch.drop_ids(config.ranker.id_dropout, model.preprocess.vocabulary.bases_C)
     loss = _loss(model, batch, (batch.dense, rows, batch.event_rows, batch.feeds), alpha_H, temperature_H)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    sum_gradients(model.network.parameters(), len(batch) / whole)
     optimizer.step()
     return loss.detach()
 
