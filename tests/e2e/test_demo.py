@@ -82,7 +82,7 @@ VARIATIONS = sorted(path.name for path in EXAMPLES.glob("*.yaml") if "\nbase:" i
 
 
 def test_every_variation_is_small_and_says_why() -> None:
-    assert len(VARIATIONS) == 5
+    assert len(VARIATIONS) == 7
     for name in VARIATIONS:
         text = (EXAMPLES / name).read_text()
         assert text.startswith("# ")
@@ -111,6 +111,13 @@ def check(name: str, record: dict[str, Any], config: str, lake: str) -> None:
     elif name == "more_random.yaml":
         slices = steps["evaluate"]["by"]["slice"]
         assert slices["random"]["click"]["rows"] > 300
+    elif name == "ensemble.yaml":
+        found = steps["evaluate"]["teaching"]
+        assert found["ensemble"]["click"]["ensemble"] > found["ensemble"]["click"]["mean"]
+        assert found["control"]["click"]["auc_interval"]
+    elif name == "loader.yaml":
+        assert steps["train_ranker"]["rows"] < steps["train_ranker"]["considered"]
+        assert steps["sample_examples"]["rows"] == steps["sample_examples"]["considered"]
     elif name == "daily.yaml":
         again = understudy("run", "--config", config, "--lake", lake, "--window-end", "2026-01-12", "--json")
         assert json.loads(again)["promoted"]
