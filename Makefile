@@ -41,6 +41,9 @@ bench: install ## the comparisons behind the README's numbers (DATA=)
 	$(BIN)/python benchmarks/refresh.py --data "$(DATA)"
 	$(BIN)/python benchmarks/trees.py --data "$(DATA)"
 	$(BIN)/python benchmarks/distillation.py --data "$(DATA)"
+	$(BIN)/python benchmarks/loader.py --data "$(DATA)"
+	$(BIN)/python benchmarks/training.py --data "$(DATA)"
+	$(BIN)/python benchmarks/weekly.py
 	$(BIN)/python benchmarks/collector.py
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/position.py
