@@ -66,9 +66,13 @@ class Config:
         if (self.source is None) == (self.logging is None):
             found = "none" if self.source is None else "both"
             raise ValueError(f"source: expected either source (raw logs) or logging (a feed's own), found {found}")
-        for head in self.evaluation.primary_heads:
-            if head not in self.heads:
-                raise ValueError(f"evaluation.primary_heads: expected one of {', '.join(self.heads)}, found {head!r}")
+        for where, named in (
+            ("evaluation.primary_heads", self.evaluation.primary_heads),
+            ("training.distillation.heads", tuple(self.training.distillation.heads)),
+        ):
+            for head in named:
+                if head not in self.heads:
+                    raise ValueError(f"{where}: expected one of {', '.join(self.heads)}, found {head!r}")
 
     @property
     def heads(self) -> tuple[str, ...]:

@@ -57,6 +57,19 @@ BAD = {
         MINIMAL + "  users: {files: [u], key: k, categorical: [user_id]}",
         "expected each column once, and none named",
     ),
+    "unknown head of a teacher": (
+        MINIMAL + "training: {distillation: {heads: {like: {alpha: 0.1}}}}",
+        "training.distillation.heads: expected one of",
+    ),
+    "more folds than members": (
+        MINIMAL + "training: {ensemble: {members: 3, folds: 4}}",
+        "members: expected at least as many as folds (4), found 3",
+    ),
+    "no such teacher": (
+        MINIMAL + "training: {distillation: {teacher: the best}}",
+        "expected production, ensemble or none, found 'the best'",
+    ),
+    "no such mode": (MINIMAL + "sampling: {mode: flink}", "mode: expected spark or loader, found 'flink'"),
     "code in YAML": ("source: !!python/object/apply:os.system [ls]", "expected YAML"),
 }
 
