@@ -72,8 +72,13 @@ class Inputs:
         half_lives: tuple[str, ...],
         recent_events: int,
         surfaces: int,
+        crosses: tuple[str, ...] = CROSSES,
     ) -> "Inputs":
-        """Inputs for the columns of a training set: all attributes, no outcome."""
+        """Inputs for the columns of a training set: all attributes, no outcome.
+
+        Args:
+            crosses: those that are read where the columns have them.
+        """
         profile = [f for f in columns if f.name.startswith(("user_profile__", "item_profile__"))]
         own_ids = {"item_profile__creator_id", "item_profile__topic_id"}
         texts = [f.name for f in profile if pa.types.is_string(f.type) and f.name not in own_ids]
@@ -88,7 +93,7 @@ class Inputs:
             recent_events=recent_events,
             surfaces=surfaces,
             times=tuple(times),
-            crosses=tuple(c for c in CROSSES if f"{cross_view(c)}__last_event_us" in columns.names),
+            crosses=tuple(c for c in CROSSES if c in crosses and f"{cross_view(c)}__last_event_us" in columns.names),
         )
 
     @property

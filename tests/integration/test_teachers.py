@@ -1,6 +1,7 @@
 """Teachers on real logs: production, an ensemble, a control beside them, and what each was worth."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from understudy.logs.ingest import ingest
 from understudy.ranker.config import Ranker
 from understudy.releases import read_manifest
 from understudy.runs import Run
+from understudy.runs.planning import draft_plan
 from understudy.training import member
 from understudy.training.config import Distillation, Ensemble, Variant
 
@@ -42,9 +44,11 @@ def released(tmp_path_factory: pytest.TempPathFactory, logs: Path, config: Confi
 
 
 @pytest.fixture(scope="module")
-def taught(released: Path, config: Config) -> Run:
-    """The second run, taught by the first release, with a control."""
-    return through(str(released), with_training(config), SECOND, "promote")
+def taught(released: Path, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The second run, taught by the first release, with a control, in a lake of its own."""
+    lake = tmp_path_factory.mktemp("taught") / "lake"
+    shutil.copytree(released, lake)
+    return through(str(lake), with_training(config), SECOND, "promote")
 
 
 def test_the_first_taught_run_has_a_control_and_says_what_the_teacher_was_worth(taught: Run) -> None:
@@ -83,12 +87,26 @@ def test_the_teacher_scores_each_row_once_and_the_row_says_who_spoke(taught: Run
     assert ages[SECOND] == 2
 
 
-def test_the_next_run_trains_no_control_until_its_turn(taught: Run, released: Path, config: Config) -> None:
-    from understudy.runs.planning import draft_plan
-
-    lake = Lake.open(str(released))
+def test_the_next_run_trains_no_control_until_its_turn(taught: Run, config: Config) -> None:
+    lake = taught.lake
     assert not draft_plan(lake, with_training(config), "2022-05-03").control
     assert draft_plan(lake, with_training(config, control_every=1), "2022-05-03").control
+
+
+def test_a_teacher_reads_its_own_features_where_the_student_has_others(
+    taught: Run, released: Path, config: Config
+) -> None:
+    other = dataclasses.replace(config.features, half_lives=("3d", "14d"), recent_events=20, crosses=("topic",))
+    run = through(str(released), with_training(dataclasses.replace(config, features=other)), SECOND, "train_ranker")
+    inputs = json.loads(run.lake.read_bytes(run.manifest("train_ranker")["files"]["inputs.json"]["path"]))  # type: ignore[index]
+    assert (inputs["half_lives"], inputs["recent_events"], inputs["crosses"]) == (["3d", "14d"], 20, ["topic"])
+    service = run.lake.read_json(run.manifest("retrieve_features")["files"]["feature_service.json"]["path"])  # type: ignore[index]
+    names = service["views"]["user_history"]["features"]
+    assert "impressions_3d" in names
+    assert "impressions_1d" not in names
+    scores = [one.lake.dataset(one.table_path("train_ranker", "teacher_scores")).to_table() for one in (taught, run)]
+    same = [np.asarray(one.sort_by("row_key")["logit_click"]) for one in scores]
+    np.testing.assert_allclose(same[0], same[1], atol=1e-5)
 
 
 ENSEMBLE = Ensemble(

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from understudy import spark
 from understudy.features import aggregates
 from understudy.features.config import Features
+from understudy.features.needed import needed
 from understudy.features.views import PROFILES, VIEWS, views_of
 from understudy.logs.config import Labels
 from understudy.runs import Outcome, Step, execute, say_error
@@ -30,7 +31,7 @@ def run(lake: str, run_id: str, section: str) -> dict[str, Any]:
         section: canonical JSON with ``features`` and ``labels``.
     """
     features, labels = part(Features, section, "features"), part(Labels, section, "labels")
-    body = lambda step: _body(step, features, duration_s(labels.attribution_window))  # noqa: E731
+    body = lambda step: _body(step, needed(step, features), duration_s(labels.attribution_window))  # noqa: E731
     manifest = execute(lake, run_id, NAME, section, body, needs=["compact_logs"])
     from understudy.features.online import refresh
 

@@ -1,5 +1,7 @@
 """What the configuration says of features."""
 
+from dataclasses import replace
+
 from understudy.features.views import CROSSES
 from understudy.section import duration_s, number, section
 
@@ -47,6 +49,22 @@ class Features:
                 f"history: expected at most {_MAX_HALF_LIVES} of the shortest half-life, found {self.history!r}; "
                 "older events have no weight left"
             )
+
+    def united(self, other: "Features") -> "Features":
+        """These features and what another configuration has beside them, for a model that reads those.
+
+        What both count stays as it is here: refresh, history, surfaces. A half-life too short for the history is
+        left out.
+        """
+        shortest = duration_s(self.history) / _MAX_HALF_LIVES
+        fitting = [text for text in other.half_lives if duration_s(text) >= shortest]
+        return replace(
+            self,
+            # The last half-life is that of the counters per surface.
+            half_lives=tuple(dict.fromkeys([*(h for h in fitting if h not in self.half_lives), *self.half_lives])),
+            recent_events=max(self.recent_events, other.recent_events),
+            crosses=tuple(cross for cross in CROSSES if cross in (*self.crosses, *other.crosses)),
+        )
 
     def refresh_s(self) -> int:
         """Seconds between refreshes; 0 for ``event``."""

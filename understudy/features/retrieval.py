@@ -10,7 +10,8 @@ import pyarrow as pa
 from understudy import schema
 from understudy.errors import UnderstudyError
 from understudy.features.config import Features
-from understudy.features.views import VIEWS, views_of
+from understudy.features.needed import needed
+from understudy.features.views import PROFILES, views_of
 from understudy.runs import Outcome, Step, execute
 from understudy.section import canonical_json, part
 
@@ -36,7 +37,8 @@ def _body(step: Step, features: Features) -> Outcome:
     from understudy.features import repository
     from understudy.features.offline_store import AsOfRetrievalJob
 
-    tables = {view.name: _table(step, view.name) for view in views_of(features.crosses)}
+    all_features = needed(step, features)
+    tables = {view.name: _table(step, view.name) for view in views_of(all_features.crosses)}
     step.dataset("sample_examples", "samples")
     samples = step.run.table_path("sample_examples", "samples")
     rows = 0
@@ -68,15 +70,19 @@ def _table(step: Step, view: str) -> tuple[str, pa.Schema]:
 
 
 def _describe(step: Step, features: Features, tables: dict[str, tuple[str, pa.Schema]]) -> str:
-    """The feature service as data: views, their keys, features and types."""
+    """The feature service of the model that is trained, as data: views, their keys, features and types."""
     stamps = [column.name for column in schema.FEATURE_ROW]
-    views = {
-        name: {
-            "keys": VIEWS[name].keys,
-            "features": {f.name: str(f.type) for f in fields if f.name not in (*VIEWS[name].keys, *stamps)},
-        }
-        for name, (_, fields) in tables.items()
-    }
+    others = tuple(f"_{text}" for text in needed(step, features).half_lives if text not in features.half_lives)
+    views = {}
+    for view in views_of(features.crosses):
+        left_out = (*view.keys, *stamps)
+        own = [f for f in tables[view.name][1] if f.name not in left_out and not _belongs(f.name, others, view.name)]
+        views[view.name] = {"keys": view.keys, "features": {f.name: str(f.type) for f in own}}
     value = {"name": "ranker", "refresh": features.refresh, "views": views}
     step.lake.create(f"{step.attempt}/feature_service.json", canonical_json(value).encode())
     return "feature_service.json"
+
+
+def _belongs(name: str, half_lives: tuple[str, ...], view: str) -> bool:
+    """Whether a counter is of half-lives that only another model reads."""
+    return view not in PROFILES and name.endswith(half_lives)

@@ -22,6 +22,7 @@ class Plan:
         production: digest of the release in production, or None.
         reference: digest of the release that drift and gates compare with: production, or its nearest
             healthy ancestor where it is in quarantine, or None.
+        reference_features: the reference's section ``features``, or None; what it reads is built and retrieved too.
         teacher: digest of the release that teaches, or None.
         teacher_note: why this teacher, or none, in words.
         control: whether a network that nobody teaches is trained beside the student.
@@ -43,6 +44,7 @@ class Plan:
     snapshot: int
     production: str | None
     reference: str | None
+    reference_features: dict[str, Any] | None
     teacher: str | None
     teacher_note: str
     control: bool

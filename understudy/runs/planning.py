@@ -172,7 +172,7 @@ def _check_window(lake: Lake, config: Config, snapshot: Snapshot, start: str, en
 
 
 def _lineage(lake: Lake, config: Config, purpose: str) -> dict[str, Any]:
-    from understudy.releases import ancestors, nearest_healthy, quarantined, resolve_alias
+    from understudy.releases import ancestors, nearest_healthy, quarantined, read_manifest, resolve_alias
 
     production = resolve_alias(lake, "production")
     healthy = nearest_healthy(lake, production) if production else None
@@ -183,6 +183,9 @@ def _lineage(lake: Lake, config: Config, purpose: str) -> dict[str, Any]:
     return {
         "production": production,
         "reference": healthy,
+        "reference_features": read_manifest(lake, healthy)["config"]["features"]
+        if healthy and purpose in _SPLIT
+        else None,
         "teacher": teaching.teacher,
         "teacher_note": teaching.note,
         "control": teaching.control,

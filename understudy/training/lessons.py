@@ -187,6 +187,7 @@ def _inputs(step: Step, columns: pa.Schema) -> Inputs:
         half_lives=tuple(features["half_lives"]),
         recent_events=features["recent_events"],
         surfaces=features["max_surfaces"],
+        crosses=tuple(features["crosses"]),
     )
 
 

@@ -35,7 +35,7 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter], part: float) -> None
     gradients = [one.grad for one in parameters if one.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients]) * part
     dist.all_reduce(flat)
-    for gradient, summed in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+    for gradient, summed in zip(gradients, torch.split(flat, [one.numel() for one in gradients]), strict=True):
         gradient.copy_(summed.view_as(gradient))
 
 
