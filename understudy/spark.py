@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 __all__ = [
     "PARTITIONS",
+    "close",
     "connect_server",
     "decision",
     "local_day",
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 PARTITIONS = 8
-
+_connected: list[SparkSession] = []
 
 # What decides the bytes of a table, wherever Spark runs.
 _SQL = {
@@ -43,10 +44,18 @@ def session() -> SparkSession:
     """
     if "SPARK_REMOTE" in os.environ:
         connected: SparkSession = _with(SparkSession.builder, _SQL).getOrCreate()
-        atexit.register(connected.stop)  # the server lives on, and would keep what was cached
+        if connected not in _connected:
+            _connected.append(connected)
+            atexit.register(close)  # the server lives on, and would keep what was cached
         return connected
     spark: SparkSession = _with(_builder(), _SQL).getOrCreate()
     return spark
+
+
+def close() -> None:
+    """Leave the Spark Connect server; one that is gone would be called again and again for minutes at the exit."""
+    while _connected:
+        _connected.pop().stop()
 
 
 def connect_server() -> int:

@@ -42,6 +42,8 @@ def serving() -> Iterator[None]:
                 os.environ |= {_REMOTE: f"sc://localhost:{port}", _TOKEN: token}
             yield
         finally:
+            if "understudy.spark" in sys.modules:  # this process was a client of its own server
+                sys.modules["understudy.spark"].close()
             for name in (_REMOTE, _TOKEN):
                 os.environ.pop(name, None)
             server.stdin.close()

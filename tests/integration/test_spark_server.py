@@ -49,6 +49,16 @@ def test_children_share_one_spark_that_wants_its_token_and_ends_with_the_caller(
     assert _gone(port)
 
 
+def test_a_caller_that_uses_its_own_server_ends_at_once():
+    code = f"from understudy.spark_server import serving\nwith serving():\n    {COUNT}"
+    environment = {name: value for name, value in os.environ.items() if name not in ("SPARK_REMOTE", "SPARK_MASTER")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=180, check=True
+    )
+    assert done.stdout.strip() == "7"
+    assert "RETRIES" not in done.stderr
+
+
 def test_a_spark_that_is_named_already_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SPARK_MASTER", "local[1]")
     monkeypatch.delenv("SPARK_REMOTE", raising=False)
