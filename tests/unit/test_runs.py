@@ -1,5 +1,6 @@
 """The record of a run: committed once, skipped when there, stopped by what a gate said."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from understudy.releases.quarantine import quarantine
 from understudy.releases.unit import build
 from understudy.runs import Outcome, Run, Step, Verdict, execute
 from understudy.runs.planning import plan_window, run_of_job
+from understudy.section import canonical_json
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +66,22 @@ def test_a_production_in_quarantine_neither_teaches_nor_is_the_reference(
     planned: tuple[str, str], config: Config
 ) -> None:
     lake = Lake.open(planned[0])
-    healthy = _release(lake, "a")
-    sick = _release(lake, "b", parent=healthy)
+    healthy = _release(lake, "a", config)
+    sick = _release(lake, "b", config, parent=healthy)
     releases.move(lake, {"production": sick}, "test", expected={})
     quarantine(lake, sick, "other")
     plan = plan_window(planned[0], config, "2022-05-01")
     assert (plan.production, plan.teacher, plan.reference) == (sick, healthy, healthy)
+    assert plan.reference_features == json.loads(canonical_json(config.features))
     quarantine(lake, healthy, "other")
     plan = plan_window(planned[0], config, "2022-05-02")
     assert (plan.production, plan.teacher, plan.reference) == (sick, None, None)
 
 
-def _release(lake: Lake, name: str, parent: str | None = None) -> str:
+def _release(lake: Lake, name: str, config: Config, parent: str | None = None) -> str:
     parents = {"teacher": None, "production": parent, "data": name, "ranked_by": []}
-    return build(lake, {"window": {}, "teacher": None, "parents": parents}, {"name": name.encode()})
+    content = {"window": {}, "teacher": None, "parents": parents, "config": json.loads(canonical_json(config))}
+    return build(lake, content, {"name": name.encode()})
 
 
 @pytest.mark.parametrize(

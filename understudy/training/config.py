@@ -87,10 +87,10 @@ _VARIANTS = (
     Variant(hidden=(256, 128)),
     Variant(ids=False),
     Variant(cross_layers=0),
-    Variant(feature_share=0.7),
+    Variant(feature_share=0.8),
     Variant(hidden=(64, 64, 64), cross_layers=1),
-    Variant(day_share=0.5),
-    Variant(hidden=(), cross_layers=4),
+    Variant(day_share=0.75),
+    Variant(hidden=(512, 256)),
 )
 
 
