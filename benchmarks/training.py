@@ -5,7 +5,7 @@ two cross layers in parallel with a DNN of the same widths, Adam, the same batch
 rows. FuxiCTR's layers, loss and training step are its own; its data loader is left out, which favours it. AUC is of
 days after the training.
 
-    pip install fuxictr==2.3.10 h5py tqdm    # its other dependencies are not needed here
+    pip install fuxictr==2.3.10    # into the environment of `make install`, for this comparison alone
 """
 
 import argparse
