@@ -116,8 +116,8 @@ def check(name: str, record: dict[str, Any], config: str, lake: str) -> None:
         assert found["ensemble"]["click"]["ensemble"] > found["ensemble"]["click"]["mean"]
         assert found["control"]["click"]["auc_interval"]
     elif name == "loader.yaml":
-        assert steps["train_ranker"]["rows"] < steps["train_ranker"]["considered"]
-        assert steps["sample_examples"]["rows"] == steps["sample_examples"]["considered"]
+        assert steps["train_ranker"]["rows"] == steps["train_ranker"]["considered"]
+        assert steps["sample_examples"]["rules"][0]["rule"] == "default"
     elif name == "daily.yaml":
         again = understudy("run", "--config", config, "--lake", lake, "--window-end", "2026-01-12", "--json")
         assert json.loads(again)["promoted"]
