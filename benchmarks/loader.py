@@ -1,7 +1,8 @@
 """The data loader beside a bare scan of the same columns, and beside Spark writing what it keeps and reading it again.
 
 All read the training set of one window of real logs. The bare scan reads every row group, one after the other, and
-does nothing with it. The loader decides, mixes and cuts batches. The rows that both ways keep are compared one by one.
+does nothing with it. The loader decides, encodes, mixes and cuts batches. The rows that both ways keep are compared
+one by one.
 """
 
 import argparse
@@ -14,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from understudy import config as configuration
 from understudy.cli.output import print_table
 from understudy.config import Config
 from understudy.features import building, retrieval
-from understudy.inputs import Inputs, encode
+from understudy.inputs import Inputs
 from understudy.lake import Lake
 from understudy.logs import compaction
 from understudy.logs.ingest import ingest
@@ -62,13 +62,14 @@ def size(run: Run) -> float:
     return sum(file.stat().st_size for folder in folders for file in folder.rglob("*.parquet")) / 1e6
 
 
-def scan(loader: Loader, columns: list[str]) -> int:
+def scan(loader: Loader, columns: list[str], inputs: Inputs | None = None) -> int:
     """Read every row group; returns its rows."""
     rows = 0
-    for name in sorted({group.file for group in loader.groups}):
-        with pq.ParquetFile(loader.lake.path(loader.folder, name)) as file:
-            known = [column for column in columns if column in file.schema_arrow.names]
-            rows += sum(file.read_row_group(n, known).num_rows for n in range(file.num_row_groups))
+    for group in loader.groups:
+        found = loader.read(group, columns)
+        rows += found.num_rows
+        if inputs is not None:
+            inputs.encode(found)
     return rows
 
 
@@ -111,19 +112,14 @@ def compare(step: Step, spark: Run, spark_s: float, config: Config, repeats: int
     inputs = Inputs.derive(fields, heads=config.heads, time_zone=config.time_zone, **shape)
     columns = [*inputs.columns(), "sample_weight", "importance", *(f"label_{head}" for head in config.heads)]
 
-    def batches(of: Loader, encoded: bool) -> int:
-        rows = 0
-        for table, _ in of.batches(columns, BATCH, BLOCK, 0, 0):
-            rows += table.num_rows
-            if encoded:
-                encode(table, inputs)
-        return rows
+    def batches(of: Loader) -> int:
+        return sum(len(at) for _, at in of.batches(columns, inputs.encode, BATCH, BLOCK, 0, 0))
 
-    found: dict[str, list[float]] = {"bare scan": [], "loader, every row kept": [], "loader and encoding": []}
+    found: dict[str, list[float]] = {"bare scan": [], "bare scan, and encoded": [], "loader: encoded, mixed, cut": []}
     for _ in range(repeats):  # in turn, so that a neighbour's noise meets all alike
         found["bare scan"] += rate(lambda: scan(everything, columns), 1)
-        found["loader, every row kept"] += rate(lambda: batches(everything, False), 1)
-        found["loader and encoding"] += rate(lambda: batches(everything, True), 1)
+        found["bare scan, and encoded"] += rate(lambda: scan(everything, columns, inputs), 1)
+        found["loader: encoded, mixed, cut"] += rate(lambda: batches(everything), 1)
         print(".", end="", file=sys.stderr, flush=True)
     bare = np.median(found["bare scan"])
     rows = [(name, f"{np.median(r):,.0f}", f"{np.median(r) / bare:.0%}") for name, r in found.items()]

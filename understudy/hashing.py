@@ -90,27 +90,25 @@ def _fold(column: Any, seeds: UInt64s) -> UInt64s:
         column = column.combine_chunks()
     if not isinstance(column, pa.Array):
         column = pa.array(column)
-    if isinstance(column, pa.DictionaryArray):
-        column = column.dictionary_decode()
     valid = column.is_valid().to_numpy(zero_copy_only=False)
     if pa.types.is_integer(column.type):
         numbers = column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
         hashed = _hash_int64(numbers, seeds)
     else:
-        hashed = _hash_text(column.cast(pa.string()), seeds)
+        hashed = _hash_text(column, seeds)
     return np.where(valid, hashed, seeds)
 
 
-def _hash_text(column: pa.StringArray, seeds: UInt64s) -> UInt64s:
+def _hash_text(column: pa.Array, seeds: UInt64s) -> UInt64s:
     """Hash each distinct (text, seed) once, grouped by length so that NumPy can do the work."""
     same_seed = len(seeds) > 0 and bool((seeds == seeds[0]).all())
     if same_seed:
-        encoded = column.dictionary_encode()
+        encoded = column if isinstance(column, pa.DictionaryArray) else column.cast(pa.string()).dictionary_encode()
         codes = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
-        texts = encoded.dictionary.cast(pa.binary()).to_pylist()
+        texts = encoded.dictionary.cast(pa.string()).cast(pa.binary()).to_pylist()
         distinct = _hash_texts(texts, np.full(len(texts), seeds[0], np.uint64))
         return distinct[codes] if len(distinct) else np.zeros(len(seeds), np.uint64)
-    texts = column.cast(pa.binary()).fill_null(b"").to_pylist()
+    texts = column.cast(pa.string()).cast(pa.binary()).fill_null(b"").to_pylist()
     return _hash_texts(texts, seeds)
 
 

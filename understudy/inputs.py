@@ -28,12 +28,14 @@ from understudy.section import canonical_json, duration_s
 __all__ = ["IDS", "NEVER", "PER_REQUEST", "Feeds", "Inputs", "batches", "encode", "local_hour", "per_row"]
 
 Feeds = dict[str, npt.NDArray[Any]]
+Lists = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]  # the length of each row's list, and all elements
 
 IDS = ("user_id", "item_id", "creator_id", "topic_id")
 EVENT_KEYS = ("item", "creator", "topic", "surface")
 PER_REQUEST = ("event_keys", "event_age_s", "event_outcomes")
 NEVER = -1.0  # age in seconds of what has not happened
 _HOUR = "hour"
+_HOURS = pa.array([str(hour) for hour in range(24)]).dictionary_encode()
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def encode(table: pa.Table, inputs: Inputs) -> Feeds:
     hour = local_hour(table["ts"], inputs.time_zone)
     feeds = {name: np.zeros((rows, *shape), kind) for name, (kind, shape) in inputs.shapes().items()}
     for i, name in enumerate(inputs.categorical):
-        column = pa.array(hour.astype(np.int64)).cast(pa.string()) if name == _HOUR else _column(table, name)
+        column = _HOURS.take(pa.array(hour.astype(np.int64))) if name == _HOUR else _column(table, name)
         feeds["categorical"][:, i] = _hashes(column, rows)
     for i, name in enumerate(inputs.numeric):
         column = _column(table, name)
@@ -175,14 +177,13 @@ def encode(table: pa.Table, inputs: Inputs) -> Feeds:
             for k, count in enumerate(inputs.counts):
                 feeds["counters"][:, v, h, k] = _numbers(_column(table, f"{view}__{count}_{half_life}"), rows, 0.0)
         feeds["counter_age_s"][:, v] = _age_s(ts_us, _column(table, f"{view}__last_event_us"))
-    _pad(feeds["surface_keys"], _column(table, "item_history__surface_keys"))
-    for k, count in enumerate(inputs.counts):
-        _pad(feeds["surface_counters"][:, :, k], _column(table, f"item_history__surface_{count}"))
-    for i, key in enumerate(EVENT_KEYS):
-        _pad(feeds["event_keys"][:, :, i], _column(table, f"user_history__events_{key}"))
-    for i, head in enumerate(inputs.heads):
-        _pad(feeds["event_outcomes"][:, :, i], _column(table, f"user_history__events_{head}"))
-    feeds["event_age_s"][:] = _event_ages(ts_us, _column(table, "user_history__events_us"), inputs.recent_events)
+    surface, events = "item_history__surface_", "user_history__events_"
+    _pad(feeds["surface_keys"][:, :, None], [_lists(table, f"{surface}keys")])
+    _pad(feeds["surface_counters"], [_lists(table, f"{surface}{count}") for count in inputs.counts])
+    _pad(feeds["event_keys"], [_lists(table, f"{events}{key}") for key in EVENT_KEYS])
+    _pad(feeds["event_outcomes"], [_lists(table, f"{events}{head}") for head in inputs.heads])
+    feeds["event_age_s"].fill(NEVER)
+    _pad(feeds["event_age_s"][:, :, None], [_ages_s(ts_us, _lists(table, f"{events}us"))])
     feeds["hour"][:] = hour
     feeds["position"][:] = _numbers(_column(table, "position"), rows, np.nan)
     return feeds
@@ -256,28 +257,36 @@ def _age_s(ts_us: npt.NDArray[np.int64], then_us: pa.Array | None) -> npt.NDArra
     return np.asarray(age, np.float32)
 
 
-def _pad(target: npt.NDArray[Any], column: pa.Array | None) -> None:
-    """Copy lists into the rows of ``target`` (B, width), cutting what is longer."""
+def _lists(table: pa.Table, name: str) -> Lists | None:
+    column = _column(table, name)
     if column is None or column.null_count == len(column):
-        return
-    row, at, values = _flat(column)
-    keep = at < target.shape[1]
-    target[row[keep], at[keep]] = values[keep]
+        return None
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    return lengths, column.flatten().to_numpy(zero_copy_only=False)
 
 
-def _flat(column: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[Any]]:
-    """Row, place in the list and value of every element of a list column."""
-    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else lengths
-    at = np.arange(len(row)) - np.repeat(starts, lengths)
-    return row, at, column.flatten().to_numpy(zero_copy_only=False)
+def _ages_s(ts_us: npt.NDArray[np.int64], then_us: Lists | None) -> Lists | None:
+    if then_us is None:
+        return None
+    lengths, values = then_us
+    return lengths, ((np.repeat(ts_us, lengths) - values) / 1e6).astype(np.float32)
 
 
-def _event_ages(ts_us: npt.NDArray[np.int64], column: pa.Array | None, width: int) -> npt.NDArray[np.float32]:
-    ages = np.full((len(ts_us), width), NEVER, np.float32)
-    if column is not None and column.null_count < len(column):
-        row, at, then_us = _flat(column)
-        keep = at < width
-        ages[row[keep], at[keep]] = (ts_us[row[keep]] - then_us[keep]) / 1e6
-    return ages
+def _pad(target: npt.NDArray[Any], columns: list[Lists | None]) -> None:
+    """Copy lists into ``target`` (B, width, n), each column at its place of the last axis; what is longer is cut."""
+    width = target.shape[1]
+    known, within = None, None
+    for i, column in enumerate(columns):
+        if column is None:
+            continue
+        lengths, values = column
+        if known is None or not np.array_equal(known, lengths):
+            known, within = lengths, np.arange(width) < lengths[:, None]
+        target[:, :, i][within] = values if lengths.max() <= width else values[_places(lengths) < width]
+
+
+def _places(lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Place in its list of every element of lists that follow each other."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    places: npt.NDArray[np.int64] = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    return places

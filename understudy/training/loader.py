@@ -7,7 +7,7 @@ before. What memory holds is a few groups, and some forty bytes of every kept ro
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from understudy.inputs import encode
+from understudy.inputs import Feeds
 from understudy.lake import Lake
 from understudy.ranker.network import RankerModel
 from understudy.sampling.config import Sampling
@@ -28,6 +28,7 @@ from understudy.training.batches import Rows
 __all__ = ["Loader", "Stream"]
 
 Int64s = npt.NDArray[np.int64]
+Prepare = Callable[[pa.Table], Feeds]
 
 _AHEAD = 1  # blocks that are read while one is used
 _INDEX = ("row_key", "request_id", "day", "slice")
@@ -65,6 +66,7 @@ class Loader:
         self.lake, self.folder = lake, folder
         self.groups: list[Group] = []
         self.considered = 0
+        self._texts: dict[str, set[str]] = {}
         files = [name for name in lake.files(folder) if name.endswith(".parquet")]
         parts = [part for name in files for part in self._survey(name, sampling, heads, attributes)]
         index = pa.concat_tables(parts) if parts else pa.table({})
@@ -79,7 +81,7 @@ class Loader:
 
     def read(self, group: Group, columns: Sequence[str]) -> pa.Table:
         """The kept rows of a group, with their weights."""
-        with self._open(group.file) as file:
+        with self._open(group.file, self._texts[group.file] & set(columns)) as file:
             known = [name for name in columns if name in file.schema_arrow.names]
             found = file.read_row_group(group.number, known, use_threads=True)
         if len(group.kept) < found.num_rows:
@@ -92,35 +94,35 @@ class Loader:
         return found
 
     def batches(
-        self, columns: Sequence[str], size: int, block: int, seed: int, epoch: int, first: int = 0
-    ) -> Iterator[tuple[pa.Table, Int64s]]:
+        self, columns: Sequence[str], prepare: Prepare, size: int, block: int, seed: int, epoch: int, first: int = 0
+    ) -> Iterator[tuple[Feeds, Int64s]]:
         """The rows of an epoch in shuffled batches, each with its rows' places in ``index``.
 
         Args:
             columns: of the training set.
+            prepare: makes arrays of a row group's rows, (rows, ...) each; mixing them is cheaper than mixing lists.
             size: rows of a batch.
             block: rows that are mixed, about; what memory holds is twice that.
             first: number of the batch to begin with.
         """
-        waiting: list[tuple[pa.Table, Int64s]] = []
+        waiting: list[tuple[Feeds, Int64s]] = []
         held = 0
-        for table, at in self.blocks(columns, block, seed, epoch, first * size):
+        for arrays, at, order in self._mixed(columns, prepare, block, seed, epoch, first * size):
             start = 0
-            while held + len(at) - start >= size:
-                end = start + size - held
-                waiting.append((table.slice(start, end - start), at[start:end]))
-                yield _joined(waiting)
-                waiting, held, start = [], 0, end
-            if start < len(at):
-                waiting.append((table.slice(start), at[start:]))
-                held += len(at) - start
+            while start < len(order):
+                some = order[start : start + size - held]
+                waiting.append(({name: array[some] for name, array in arrays.items()}, at[some]))
+                held, start = held + len(some), start + len(some)
+                if held == size:
+                    yield _joined(waiting)
+                    waiting, held = [], 0
         if waiting:
             yield _joined(waiting)
 
-    def blocks(
-        self, columns: Sequence[str], block: int, seed: int, epoch: int, skip: int = 0
-    ) -> Iterator[tuple[pa.Table, Int64s]]:
-        """Some row groups at a time, their rows mixed; the next are read meanwhile.
+    def _mixed(
+        self, columns: Sequence[str], prepare: Prepare, block: int, seed: int, epoch: int, skip: int
+    ) -> Iterator[tuple[Feeds, Int64s, Int64s]]:
+        """Some row groups at a time, their rows' places in ``index`` and their order; the next are read meanwhile.
 
         Args:
             skip: rows of the epoch to leave out; groups that hold only such rows are not read.
@@ -132,13 +134,11 @@ class Loader:
                 wanted.append((number, groups, skip))
             skip = max(0, skip - rows)
 
-        def read(number: int, groups: list[Group], skip: int) -> tuple[pa.Table, Int64s]:
-            order = np.random.default_rng([seed, epoch, 1 + number]).permutation(sum(len(g.kept) for g in groups))[
-                skip:
-            ]
-            at = np.concatenate([np.arange(g.first, g.first + len(g.kept)) for g in groups])
-            whole = pa.concat_tables(self.read(group, columns) for group in groups)
-            return whole.take(pa.array(order)), at[order]
+        def read(number: int, groups: list[Group], skip: int) -> tuple[Feeds, Int64s, Int64s]:
+            order = np.random.default_rng([seed, epoch, 1 + number]).permutation(sum(len(g.kept) for g in groups))
+            places = [np.arange(g.first, g.first + len(g.kept)) for g in groups]
+            arrays, at = _joined([(prepare(self.read(g, columns)), own) for g, own in zip(groups, places, strict=True)])
+            return arrays, at, order[skip:]
 
         yield from _ahead(read, wanted)
 
@@ -162,6 +162,7 @@ class Loader:
         wanted = {*_INDEX, "split", "inclusion_probability", "user_id", "item_id", *labels, *rule_columns(sampling)}
         with self._open(file_name) as file:
             columns = sorted(wanted & set(file.schema_arrow.names))
+            self._texts[file_name] = {f.name for f in file.schema_arrow if pa.types.is_string(f.type)} - {*_INDEX}
             for number in range(file.num_row_groups):
                 rows = file.read_row_group(number, columns)
                 if "day" not in rows.column_names:
@@ -179,8 +180,14 @@ class Loader:
                 narrow = narrow.append_column("sample_weight", pa.array(decided.weight[decided.keep]))
                 yield narrow.append_column("importance", pa.array(decided.importance[decided.keep]))
 
-    def _open(self, name: str) -> Any:
-        return pq.ParquetFile(self.lake.path(self.folder, name), filesystem=self.lake.fs, memory_map=False)
+    def _open(self, name: str, coded: Iterable[str] = ()) -> pq.ParquetFile:
+        """A file of the training set.
+
+        Args:
+            coded: columns whose texts come as codes and a dictionary, as the file holds them.
+        """
+        path = self.lake.path(self.folder, name)
+        return pq.ParquetFile(path, filesystem=self.lake.fs, memory_map=False, read_dictionary=list(coded))
 
 
 class Stream:
@@ -216,12 +223,12 @@ class Stream:
         return -(-len(self) // size)
 
     def batches(self, size: int, seed: int, epoch: int, first: int) -> Iterator[Rows]:
-        columns = self.model.inputs.columns()
-        for table, at in self.loader.batches(columns, size, self.block, seed, epoch, first):
+        inputs = self.model.inputs
+        for feeds, at in self.loader.batches(inputs.columns(), inputs.encode, size, self.block, seed, epoch, first):
             places = torch.from_numpy(at)
             labels, weights = self.labels[places], self.weights[places]
             teacher = None if self.teacher is None else self.teacher[places].to(self.device)
-            rows = Rows.prepare(self.model, encode(table, self.model.inputs), labels, weights, device=str(self.device))
+            rows = Rows.prepare(self.model, feeds, labels, weights, device=str(self.device))
             yield replace(
                 rows, weights=weights.to(self.device), traffic=self.traffic[places].to(self.device), teacher=teacher
             )
@@ -238,10 +245,11 @@ def _with_random_share(index: pa.Table, sampling: Sampling) -> pa.Table:
     return index.set_column(index.schema.get_field_index("importance"), "importance", pa.array(importance))
 
 
-def _joined(parts: list[tuple[pa.Table, Int64s]]) -> tuple[pa.Table, Int64s]:
+def _joined(parts: list[tuple[Feeds, Int64s]]) -> tuple[Feeds, Int64s]:
     if len(parts) == 1:
         return parts[0]
-    return pa.concat_tables(table for table, _ in parts), np.concatenate([at for _, at in parts])
+    arrays = {name: np.concatenate([part[name] for part, _ in parts]) for name in parts[0][0]}
+    return arrays, np.concatenate([at for _, at in parts])
 
 
 def _ahead(read: Any, wanted: list[Any]) -> Iterator[Any]:
