@@ -40,7 +40,7 @@ SAMPLING = Sampling(
         Rule(name="music", column="music_type", values=("9.0",), negative_rate=0.9),
     ),
 )
-BATCH, BLOCK = 1024, 131_072
+BATCH, BLOCK = 1024, 65_536
 
 
 def prepared(lake: Lake, config: Config, chosen: Sampling, end: str) -> tuple[Run, float]:

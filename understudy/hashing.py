@@ -100,24 +100,29 @@ def _fold(column: Any, seeds: UInt64s) -> UInt64s:
 
 
 def _hash_text(column: pa.Array, seeds: UInt64s) -> UInt64s:
-    """Hash each distinct (text, seed) once, grouped by length so that NumPy can do the work."""
-    same_seed = len(seeds) > 0 and bool((seeds == seeds[0]).all())
-    if same_seed:
+    """Hash each distinct text once where all seeds are one."""
+    if len(seeds) and bool((seeds == seeds[0]).all()):
         encoded = column if isinstance(column, pa.DictionaryArray) else column.cast(pa.string()).dictionary_encode()
         codes = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
-        texts = encoded.dictionary.cast(pa.string()).cast(pa.binary()).to_pylist()
+        texts = encoded.dictionary.cast(pa.string())
         distinct = _hash_texts(texts, np.full(len(texts), seeds[0], np.uint64))
         return distinct[codes] if len(distinct) else np.zeros(len(seeds), np.uint64)
-    texts = column.cast(pa.string()).cast(pa.binary()).fill_null(b"").to_pylist()
-    return _hash_texts(texts, seeds)
+    return _hash_texts(column.cast(pa.string()), seeds)
 
 
-def _hash_texts(texts: list[bytes], seeds: UInt64s) -> UInt64s:
-    lengths = np.fromiter((len(text) for text in texts), np.int64, len(texts))
+def _hash_texts(texts: pa.StringArray, seeds: UInt64s) -> UInt64s:
+    """Grouped by length, so that NumPy can do the work; a null is hashed as no text at all."""
+    texts = texts.fill_null("")
+    _, offsets, data = texts.buffers()
     hashes = np.zeros(len(texts), np.uint64)
+    if not len(texts):
+        return hashes
+    ends = np.frombuffer(offsets, np.int32, len(texts) + 1, texts.offset * 4).astype(np.int64)
+    text_bytes = np.frombuffer(data if data is not None else b"", np.uint8)
+    lengths = np.diff(ends)
     for length in np.unique(lengths):
         at = np.flatnonzero(lengths == length)
-        rows = np.frombuffer(b"".join(texts[i] for i in at), np.uint8).reshape(len(at), int(length))
+        rows = text_bytes[ends[at][:, None] + np.arange(length)]
         with np.errstate(over="ignore"):
             hashes[at] = _hash_rows(rows, seeds[at])
     return hashes

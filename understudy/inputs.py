@@ -212,7 +212,7 @@ def _column(table: pa.Table, name: str) -> pa.Array | None:
     if name not in table.column_names:
         return None
     column = table[name]
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def local_hour(ts: pa.Array | pa.ChunkedArray, time_zone: str) -> npt.NDArray[np.float32]:

@@ -143,7 +143,7 @@ class Training:
     embedding_decay: float = number(1e-3, low=0)
     patience: int = number(2, low=1)
     evaluations_per_epoch: int = number(2, low=1, high=1000)
-    block_rows: int = number(131_072, low=1)
+    block_rows: int = number(65_536, low=1)
     device: str = "auto"
     threads: int = number(2, low=1, high=1024)
     seed: int = 0

@@ -5,6 +5,8 @@ those. It follows from seed and epoch alone, so training goes on in the middle o
 before. What memory holds is a few groups, and some forty bytes of every kept row.
 """
 
+import collections
+import concurrent.futures
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -83,7 +85,7 @@ class Loader:
         """The kept rows of a group, with their weights."""
         with self._open(group.file, self._texts[group.file] & set(columns)) as file:
             known = [name for name in columns if name in file.schema_arrow.names]
-            found = file.read_row_group(group.number, known, use_threads=True)
+            found = file.read_row_group(group.number, known, use_threads=False)
         if len(group.kept) < found.num_rows:
             found = found.take(pa.array(group.kept))
         own = self.index.slice(group.first, len(group.kept))
@@ -111,7 +113,7 @@ class Loader:
             start = 0
             while start < len(order):
                 some = order[start : start + size - held]
-                waiting.append(({name: array[some] for name, array in arrays.items()}, at[some]))
+                waiting.append(({name: array.take(some, axis=0) for name, array in arrays.items()}, at[some]))
                 held, start = held + len(some), start + len(some)
                 if held == size:
                     yield _joined(waiting)
@@ -134,13 +136,22 @@ class Loader:
                 wanted.append((number, groups, skip))
             skip = max(0, skip - rows)
 
-        def read(number: int, groups: list[Group], skip: int) -> tuple[Feeds, Int64s, Int64s]:
-            order = np.random.default_rng([seed, epoch, 1 + number]).permutation(sum(len(g.kept) for g in groups))
-            places = [np.arange(g.first, g.first + len(g.kept)) for g in groups]
-            arrays, at = _joined([(prepare(self.read(g, columns)), own) for g, own in zip(groups, places, strict=True)])
-            return arrays, at, order[skip:]
+        largest = max((sum(len(group.kept) for group in groups) for _, groups, _ in wanted), default=0)
+        spare: collections.deque[Feeds] = collections.deque({} for _ in range(_AHEAD + 2))  # used, waiting, being read
 
-        yield from _ahead(read, wanted)
+        def read(number: int, groups: list[Group], skip: int) -> tuple[Feeds, Int64s, Int64s]:
+            at = np.concatenate([np.arange(g.first, g.first + len(g.kept)) for g in groups])
+            whole = spare.pop()
+            rows = 0
+            for arrays in pool.map(lambda group: prepare(self.read(group, columns)), groups):
+                rows = _put(whole, arrays, rows, largest)
+            order = np.random.default_rng([seed, epoch, 1 + number]).permutation(len(at))
+            return whole, at, order[skip:]
+
+        with concurrent.futures.ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for mixed in _ahead(read, wanted):
+                yield mixed
+                spare.append(mixed[0])
 
     def _blocks(self, block: int, seed: int, epoch: int) -> Iterator[list[Group]]:
         order = np.random.default_rng([seed, epoch, 0]).permutation(len(self.groups))
@@ -243,6 +254,21 @@ def _with_random_share(index: pa.Table, sampling: Sampling) -> pa.Table:
     factor = random_factor(random, np.asarray(index["sample_weight"]) * importance, sampling.random_slice_share)
     importance[random] *= factor
     return index.set_column(index.schema.get_field_index("importance"), "importance", pa.array(importance))
+
+
+def _put(whole: Feeds, arrays: Feeds, at: int, capacity: int) -> int:
+    """Copy rows into arrays that are used again and again: touching new memory costs more than copying.
+
+    Returns:
+        The place after the last row.
+    """
+    end = at
+    for name, array in arrays.items():
+        if name not in whole:
+            whole[name] = np.empty((capacity, *array.shape[1:]), array.dtype)
+        end = at + len(array)
+        whole[name][at:end] = array
+    return end
 
 
 def _joined(parts: list[tuple[Feeds, Int64s]]) -> tuple[Feeds, Int64s]:
