@@ -18,6 +18,7 @@ from understudy.logs.config import Labels, Logging, Source
 from understudy.rollout.config import Rollout
 from understudy.sampling.config import Sampling
 from understudy.section import canonical_json, number, section
+from understudy.serving.config import Serving
 from understudy.simulator.config import World
 from understudy.training.config import Training
 
@@ -58,6 +59,7 @@ class Config:
     calibration: Calibration = field(default_factory=Calibration)
     evaluation: Evaluation = field(default_factory=Evaluation)
     rollout: Rollout = field(default_factory=Rollout)
+    serving: Serving = field(default_factory=Serving)
     world: World | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class Config:
         for where, named in (
             ("evaluation.primary_heads", self.evaluation.primary_heads),
             ("training.distillation.heads", tuple(self.training.distillation.heads)),
+            ("serving.utility", tuple(self.serving.utility)),
         ):
             for head in named:
                 if head not in self.heads:

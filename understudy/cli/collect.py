@@ -1,6 +1,5 @@
 """``understudy collect``."""
 
-import os
 import socket
 import sys
 from collections.abc import Callable
@@ -9,13 +8,12 @@ from typing import Any
 
 import click
 
+from understudy.cli.listening import listen, token_of
 from understudy.cli.output import config_option, lake_option
 
-__all__ = ["collect"]
+__all__ = ["TOKEN", "collect"]
 
-_TOKEN = "UNDERSTUDY_COLLECT_TOKEN"
-_LEAST_TOKEN = 16
-_BACKLOG = 1_024
+TOKEN = "UNDERSTUDY_COLLECT_TOKEN"
 
 
 @click.command()
@@ -24,7 +22,7 @@ _BACKLOG = 1_024
 @click.option("--port", default=8900, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--state", metavar="FILE", help="The journal; default: collector.db in the current folder.")
-@click.option("--token-file", metavar="FILE", help=f"Holds the clients' token; default: the variable {_TOKEN}.")
+@click.option("--token-file", metavar="FILE", help=f"Holds the clients' token; default: the variable {TOKEN}.")
 @click.option("--redis", metavar="URL", help="Keep served context in Redis, which several collectors can share.")
 @click.option("--flush-s", default=60.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Between segments.")
 def collect(
@@ -64,7 +62,7 @@ def collect(
     logging = loaded.logging
     if logging is None:
         raise BadInput(f"configuration {config}: expected the key logging, found none; see examples/collector.yaml")
-    token = _token(token_file)
+    token = token_of(token_file, TOKEN)
     opened = _lake(lake)
     path = Path(state or "collector.db")
     keep_s = duration_s(loaded.labels.attribution_window) + duration_s(logging.lateness)
@@ -75,7 +73,7 @@ def collect(
     _check_stores(open_journal, path, redis)
     limits = Limits()
     app = collector(open_journal, lambda journal: flush(journal, opened, loaded), token, flush_s=flush_s, limits=limits)
-    _serve(app, _listen(host, port), limits)
+    _serve(app, listen(host, port), limits)
 
 
 def _serve(app: Any, listening: socket.socket, limits: Any) -> None:
@@ -83,7 +81,7 @@ def _serve(app: Any, listening: socket.socket, limits: Any) -> None:
 
     import uvicorn
 
-    from understudy.logs.protocol import guarded
+    from understudy.http_guard import guarded
 
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)  # events make no cycles; looking for some costs a third of the time
@@ -92,7 +90,7 @@ def _serve(app: Any, listening: socket.socket, limits: Any) -> None:
     print(f"collect: listening on http://{host}:{port}", file=sys.stderr, flush=True)
     settings = uvicorn.Config(
         app,
-        http=guarded(limits),
+        http=guarded(limits.head_bytes, limits.head_s),
         ws="none",
         log_level="error",
         access_log=False,
@@ -125,29 +123,3 @@ def _check_stores(open_journal: Callable[[], Any], path: Path, redis: str | None
         raise
     except Exception as error:
         raise BadInput(f"{where}: expected stores that open, found: {' '.join(str(error).split())}") from error
-
-
-def _token(path: str | None) -> str:
-    from understudy.errors import BadInput
-
-    where = f"--token-file {path}" if path else _TOKEN
-    try:
-        token = Path(path).read_text().strip() if path else os.environ.get(_TOKEN, "")
-    except OSError as error:
-        raise BadInput(f"{where}: expected a file that can be read, found: {error.strerror}") from error
-    if len(token) < _LEAST_TOKEN:
-        raise BadInput(f"{where}: expected a token of {_LEAST_TOKEN} characters or more, found {len(token)}; make one")
-    return token
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    from understudy.errors import BadInput
-
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        raise BadInput(f"--host {host} --port {port}: expected a free address, found: {error.strerror}") from error
-    return listening

@@ -1,9 +1,11 @@
-"""The online store: what serving reads, as fresh as the last refresh.
+"""What serving reads, as fresh as the last refresh: users in the online store, items in a snapshot.
 
-``features/current.json`` names the run whose feature tables are current; the Feast repository,
-``feature_repo/``, reads it. It moves after the online store is written, so a refresh that was
-killed is done again; one refresh waits for another. Where nothing older has changed since the last
+``features/current.json`` names the run whose feature tables are current, and the item snapshot; the Feast repository,
+``feature_repo/``, reads it, and rank servers look at it every few seconds. It moves after both are written, so a
+refresh that was killed is done again; one refresh waits for another. Where nothing older has changed since the last
 refresh, only rows that became readable since its last day began are written.
+
+The online store is SQLite beside the lake's tables, or Redis where ``UNDERSTUDY_REDIS_URL`` names one.
 """
 
 import contextlib
@@ -23,15 +25,18 @@ from typing import Any
 
 from understudy.config import Config
 from understudy.errors import BadInput
+from understudy.features import items
 from understudy.features.views import PROFILES
 from understudy.lake import Lake, unwritable
 from understudy.runs import Plan, Run
 from understudy.section import canonical_json
 from understudy.snapshot import Snapshot
 
-__all__ = ["current_tables", "refresh", "refresh_now"]
+__all__ = ["POINTER", "REDIS_URL", "current_tables", "materialise", "micros", "refresh", "refresh_now"]
 
-_POINTER = "features/current.json"
+POINTER = "features/current.json"
+REDIS_URL = "UNDERSTUDY_REDIS_URL"  # redis://[:password@]host:port/db; a secret, so never on a command line
+_KEPT = 3
 _EVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -48,7 +53,7 @@ def refresh_now(config: Config, lake_uri: str) -> dict[str, Any]:
     plan = plan_window(lake_uri, config, purpose="refresh")
     compaction.run(lake_uri, plan.run_id, config.section("labels"))
     building.run(lake_uri, plan.run_id, config.section("features", "labels"))
-    pointer: dict[str, Any] = Lake.open(lake_uri).read_json(_POINTER)
+    pointer: dict[str, Any] = Lake.open(lake_uri).read_json(POINTER)
     return pointer
 
 
@@ -73,7 +78,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _refresh(lake: Lake, run: Run, plan: Plan) -> bool:
-    before = lake.read_json(_POINTER) if lake.exists(_POINTER) else None
+    before = lake.read_json(POINTER) if lake.exists(POINTER) else None
     if before is not None and (before["run_id"] == run.id or before["window_end"] > plan.window_end):
         return False
     snapshot = Snapshot.load(lake, plan.snapshot)
@@ -88,9 +93,19 @@ def _refresh(lake: Lake, run: Run, plan: Plan) -> bool:
         start = _midnight(before["window_end"], plan.time_zone)
     else:
         start = _EVER
-    _materialise(lake, run, start)
-    lake.replace(_POINTER, (json.dumps(stand, sort_keys=True) + "\n").encode())
+    now = datetime.datetime.now(datetime.UTC)
+    stand["items"] = materialise(lake, run, start, now)
+    stand["as_of_us"] = micros(now)
+    lake.replace(POINTER, (json.dumps(stand, sort_keys=True) + "\n").encode())
+    _forget(Path(lake.path(items.FOLDER)), stand["items"])
     return True
+
+
+def _forget(folder: Path, current: str) -> None:
+    """Old snapshots go, but for the last few: a server that starts now may have read their name just before."""
+    old = sorted((path for path in folder.iterdir() if path.name != current), key=lambda path: path.stat().st_mtime)
+    for path in old[: -(_KEPT - 1)]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def current_tables(lake: Lake) -> dict[str, tuple[str, Any]]:
@@ -99,11 +114,11 @@ def current_tables(lake: Lake) -> dict[str, tuple[str, Any]]:
     Raises:
         BadInput: no features were built yet.
     """
-    if not lake.exists(_POINTER):
+    if not lake.exists(POINTER):
         raise BadInput(
             f"lake {lake.root}: expected features, found none; run `understudy features refresh --lake {lake.root}`"
         )
-    return _tables(lake, Run(lake, lake.read_json(_POINTER)["run_id"]))
+    return _tables(lake, Run(lake, lake.read_json(POINTER)["run_id"]))
 
 
 def _tables(lake: Lake, run: Run) -> dict[str, tuple[str, Any]]:
@@ -113,14 +128,21 @@ def _tables(lake: Lake, run: Run) -> dict[str, tuple[str, Any]]:
     return {name: (lake.uri(path), lake.dataset(path).schema) for name, path in paths.items()}
 
 
-def _materialise(lake: Lake, run: Run, start: datetime.datetime) -> None:
+def materialise(lake: Lake, run: Run, start: datetime.datetime, end: datetime.datetime) -> str:
+    """Bring a run's features to where serving reads them; returns the item snapshot's name.
+
+    Args:
+        start, end: what became readable between them is written online; the snapshot holds all until ``end``.
+    """
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("FEAST_USAGE", "False")
-    from understudy.features import repository
-
     folder = Path(lake.path("features"))
     try:
-        _write(repository, lake, run, folder, start)
+        _write(lake, run, folder, start, end)
+        name = f"{run.id}-{micros(end)}"
+        paths = {view: f"{path}/**/*.parquet" for view, (path, _) in _tables(lake, run).items()}
+        items.write(Path(lake.path(items.FOLDER, name)), paths, micros(end))
+        return name
     except OSError as error:
         raise unwritable(error, str(folder)) from error
     except sqlite3.OperationalError as error:
@@ -129,11 +151,27 @@ def _materialise(lake: Lake, run: Run, start: datetime.datetime) -> None:
         raise unwritable(OSError(errno.ENOSPC, str(error)), str(folder)) from error
 
 
-def _write(repository: Any, lake: Lake, run: Run, folder: Path, start: datetime.datetime) -> None:
+def micros(moment: datetime.datetime) -> int:
+    """Microseconds since 1970."""
+    return (moment - _EVER) // datetime.timedelta(microseconds=1)
+
+
+def _write(lake: Lake, run: Run, folder: Path, start: datetime.datetime, end: datetime.datetime) -> None:
+    from understudy.features import repository
+
+    online, redis = folder / "online.db", os.environ.get(REDIS_URL)
     with _replaced(folder / "registry.db") as registry:
-        store = repository.open_store(folder, str(registry), str(folder / "online.db"))
+        store = repository.open_store(folder, str(registry), str(online), redis)
         views = repository.apply(store, repository.definitions(_tables(lake, run)))
-        _materialise_views(store, views, run, start)
+        if redis is None:
+            _let_readers_in(online)
+        _materialise_views(store, views, run, start, end)
+
+
+def _let_readers_in(path: Path) -> None:
+    """With a write-ahead log, readers never wait for a refresh."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
 
 
 @contextlib.contextmanager
@@ -147,11 +185,13 @@ def _replaced(path: Path) -> Iterator[Path]:
     copy.replace(path)
 
 
-def _materialise_views(store: Any, names: list[str], run: Run, start: datetime.datetime) -> None:
+def _materialise_views(
+    store: Any, names: list[str], run: Run, start: datetime.datetime, end: datetime.datetime
+) -> None:
     views = [name for name in names if start == _EVER or name not in PROFILES]
     print(f"{run.id}: writing {len(views)} feature views online", file=sys.stderr, flush=True)
     with contextlib.redirect_stdout(io.StringIO()):
-        store.materialize(start_date=start, end_date=datetime.datetime.now(datetime.UTC), feature_views=views)
+        store.materialize(start_date=start, end_date=end, feature_views=views)
 
 
 def _day_before(day: str) -> str:

@@ -1,11 +1,14 @@
 """What Feast knows of the features: entities, views over the lake's tables, the feature service."""
 
+import json
+import urllib.parse
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from understudy.errors import BadInput
 from understudy.features.light import light_imports
 from understudy.features.views import VIEWS
 
@@ -69,19 +72,40 @@ def apply(store: FeatureStore, objects: list[Any]) -> list[str]:
     return names
 
 
-def open_store(folder: Path, registry: str, online: str) -> FeatureStore:
-    """A store whose registry and online store are the given files."""
+def open_store(folder: Path, registry: str, online: str, redis: str | None = None) -> FeatureStore:
+    """A store whose registry and online store are the given files.
+
+    Args:
+        redis: URL of a Redis that takes the online file's place.
+    """
     config = RepoConfig(
         project=PROJECT,
         provider="local",
         registry=registry,
         offline_store=AsOfOfflineStoreConfig(),
-        online_store=SqliteOnlineStoreConfig(path=online),
+        online_store=SqliteOnlineStoreConfig(path=online) if redis is None else _redis(redis),
         materialization=MaterializationConfig(pull_latest_features=True),
         entity_key_serialization_version=3,
         repo_path=folder,
     )
     return FeatureStore(config=config)
+
+
+def _redis(url: str) -> Any:
+    from feast.infra.online_stores.redis import RedisOnlineStoreConfig
+
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise BadInput("UNDERSTUDY_REDIS_URL: expected redis://[:password@]host:port/db, found something else")
+    settings = {"db": parts.path.strip("/") or "0", "ssl": str(parts.scheme == "rediss").lower()}
+    settings |= {
+        name: json.dumps(urllib.parse.unquote(value))
+        for name, value in (("username", parts.username), ("password", parts.password))
+        if value
+    }
+    text = ",".join([f"{parts.hostname}:{parts.port or 6379}", *(f"{name}={value}" for name, value in settings.items())])
+    # Only the newest row of each key is written, and what is older would never be newer.
+    return RedisOnlineStoreConfig(connection_string=text, skip_dedup=True)
 
 
 def _kind(kind: pa.DataType) -> Any:

@@ -5,18 +5,20 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from understudy.logs.intake import Limits
-
 __all__ = ["guarded"]
 
 
-def guarded(limits: Limits) -> type[HttpToolsProtocol]:
-    """The protocol's class."""
+def guarded(head_bytes: int, head_s: float) -> type[HttpToolsProtocol]:
+    """The protocol's class.
+
+    Args:
+        head_bytes, head_s: of a request's line and headers, and seconds until they have come.
+    """
 
     class Guarded(HttpToolsProtocol):
         """Between two requests uvicorn's own keep-alive limit holds."""
 
-        head_bytes = 0
+        head_size = 0
         in_head = True
         timer: asyncio.TimerHandle | None = None
 
@@ -29,10 +31,10 @@ def guarded(limits: Limits) -> type[HttpToolsProtocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            self.head_bytes += len(data)
+            self.head_size += len(data)
             super().data_received(data)
-            if self.in_head and self.head_bytes > limits.head_bytes and not self.transport.is_closing():
-                self.send_400_response(f"expected at most {limits.head_bytes} bytes of headers")
+            if self.in_head and self.head_size > head_bytes and not self.transport.is_closing():
+                self.send_400_response(f"expected at most {head_bytes} bytes of headers")
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -44,8 +46,8 @@ def guarded(limits: Limits) -> type[HttpToolsProtocol]:
 
         def _begin_head(self) -> None:
             self._end_head()
-            self.in_head, self.head_bytes = True, 0
-            self.timer = self.loop.call_later(limits.head_s, self._too_slow)
+            self.in_head, self.head_size = True, 0
+            self.timer = self.loop.call_later(head_s, self._too_slow)
 
         def _end_head(self) -> None:
             self.in_head = False

@@ -1,0 +1,38 @@
+"""What commands that serve HTTP share: the clients' token, and the address."""
+
+import os
+import socket
+from pathlib import Path
+
+__all__ = ["listen", "token_of"]
+
+_LEAST_TOKEN = 16
+_BACKLOG = 1_024
+
+
+def token_of(path: str | None, variable: str) -> str:
+    """A secret from a file, or from a variable; never from the command line."""
+    from understudy.errors import BadInput
+
+    where = f"--token-file {path}" if path else variable
+    try:
+        token = Path(path).read_text().strip() if path else os.environ.get(variable, "")
+    except OSError as error:
+        raise BadInput(f"{where}: expected a file that can be read, found: {error.strerror}") from error
+    if len(token) < _LEAST_TOKEN:
+        raise BadInput(f"{where}: expected a token of {_LEAST_TOKEN} characters or more, found {len(token)}; make one")
+    return token
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound, listening socket; port 0 takes any free one."""
+    from understudy.errors import BadInput
+
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        raise BadInput(f"--host {host} --port {port}: expected a free address, found: {error.strerror}") from error
+    return listening

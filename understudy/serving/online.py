@@ -1,0 +1,132 @@
+"""The online store, read without Feast: rows that ``understudy features refresh`` wrote to SQLite or Redis."""
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from understudy.features.views import VIEWS
+from understudy.serving.values import decode, entity_key
+
+__all__ = ["Asked", "OnlineStore", "RedisStore", "Row", "SqliteStore", "Unavailable"]
+
+Asked = tuple[str, tuple[str, ...]]  # a view, and the values of its keys
+Row = dict[str, Any]  # feature → value; empty where nothing is known
+
+_PROJECT = "understudy"
+_AT_ONCE = 500  # keys in one SQLite statement
+_PAUSE_S = 1.0  # how long a store that failed is left alone
+
+
+class Unavailable(Exception):
+    """The store can't be read for now; ``cause`` is for counting."""
+
+    def __init__(self, cause: str, text: str) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
+class OnlineStore(Protocol):
+    """Where a user's features are."""
+
+    def read(self, asked: Sequence[Asked]) -> list[Row]:
+        """The rows of several keys, in their order.
+
+        Raises:
+            Unavailable: at once, or after the store's own timeout.
+        """
+
+    def close(self) -> None: ...
+
+
+class SqliteStore:
+    """Feast's SQLite file, read-only. One thread uses it.
+
+    Args:
+        timeout_s: how long a reader waits for a writer.
+    """
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        self.path, self.timeout_s = path, timeout_s
+        self.db: sqlite3.Connection | None = None
+
+    def read(self, asked: Sequence[Asked]) -> list[Row]:
+        keys = [(view, entity_key(VIEWS[view].keys, values)) for view, values in asked]
+        found: dict[tuple[str, bytes], Row] = {}
+        try:
+            db = self._open()
+            for view in dict.fromkeys(view for view, _ in keys):
+                wanted = [key for of, key in keys if of == view]
+                for start in range(0, len(wanted), _AT_ONCE):
+                    self._select(db, view, wanted[start : start + _AT_ONCE], found)
+        except sqlite3.Error as error:
+            self.close()
+            raise Unavailable("sqlite", str(error)) from error
+        return [found.get(key, {}) for key in keys]
+
+    def _select(self, db: sqlite3.Connection, view: str, keys: list[bytes], found: dict[tuple[str, bytes], Row]) -> None:
+        marks = ",".join("?" * len(keys))
+        query = f'SELECT entity_key, feature_name, value FROM "{_PROJECT}_{view}" WHERE entity_key IN ({marks})'
+        for key, feature, value in db.execute(query, keys):
+            found.setdefault((view, key), {})[feature] = decode(value)
+
+    def _open(self) -> sqlite3.Connection:
+        if self.db is None:
+            self.db = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=self.timeout_s, check_same_thread=False
+            )
+        return self.db
+
+    def close(self) -> None:
+        if self.db is not None:
+            self.db.close()
+        self.db = None
+
+
+class RedisStore:
+    """The hashes that Feast writes to Redis.
+
+    A store that failed is left alone for a second, so that a dead one costs one request in a while its timeout.
+
+    Args:
+        url: ``redis://[:password@]host:port/db``; never logged.
+        features: view → names of its features.
+        timeout_s: of connecting, and of an answer.
+    """
+
+    def __init__(self, url: str, features: dict[str, list[str]], timeout_s: float) -> None:
+        import mmh3
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        self.error = (redis.RedisError, OSError)
+        self.redis: Any = redis.Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        )
+        self.features = features
+        self.fields = {
+            view: [mmh3.hash(f"{view}:{name}", signed=False).to_bytes(4, "little") for name in names]
+            for view, names in features.items()
+        }
+        self.failed_at = -_PAUSE_S
+
+    def read(self, asked: Sequence[Asked]) -> list[Row]:
+        if time.monotonic() - self.failed_at < _PAUSE_S:
+            raise Unavailable("paused", "Redis did not answer a moment ago")
+        pipe = self.redis.pipeline(transaction=False)
+        for view, values in asked:
+            pipe.hmget(entity_key(VIEWS[view].keys, values) + _PROJECT.encode(), self.fields[view])
+        try:
+            answers = pipe.execute()
+        except self.error as error:
+            self.failed_at = time.monotonic()
+            raise Unavailable("redis", type(error).__name__) from error
+        return [
+            {name: decode(value) for name, value in zip(self.features[view], values, strict=True) if value is not None}
+            for (view, _), values in zip(asked, answers, strict=True)
+        ]
+
+    def close(self) -> None:
+        self.redis.close()
