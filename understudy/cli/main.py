@@ -18,6 +18,7 @@ _COMMANDS = {
     "ingest": ("ingest", "Read raw logs into a lake."),
     "generate": ("ingest", "Write small logs with a planted signal, in KuaiRand's layout."),
     "collect": ("collect", "Take what a feed served, and what people saw and did, over HTTP."),
+    "serve": ("serve", "Rank slates over HTTP with a release."),
     "simulate": ("simulate", "Let a simulated feed run for some days and log what happens."),
     "run": ("pipeline", "Make, gate and release a ranker for one window."),
     "compile": ("pipeline", "Write the pipeline as a file for Kubeflow Pipelines."),

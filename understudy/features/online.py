@@ -24,18 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from understudy.config import Config
-from understudy.errors import BadInput
 from understudy.features import items
+from understudy.features.pointer import POINTER, REDIS_URL, current_features
 from understudy.features.views import PROFILES
 from understudy.lake import Lake, unwritable
 from understudy.runs import Plan, Run
-from understudy.section import canonical_json
+from understudy.section import canonical_json, duration_s
 from understudy.snapshot import Snapshot
 
-__all__ = ["POINTER", "REDIS_URL", "current_tables", "materialise", "micros", "refresh", "refresh_now"]
+__all__ = ["current_tables", "materialise", "micros", "refresh", "refresh_now"]
 
-POINTER = "features/current.json"
-REDIS_URL = "UNDERSTUDY_REDIS_URL"  # redis://[:password@]host:port/db; a secret, so never on a command line
 _KEPT = 3
 _EVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -53,8 +51,7 @@ def refresh_now(config: Config, lake_uri: str) -> dict[str, Any]:
     plan = plan_window(lake_uri, config, purpose="refresh")
     compaction.run(lake_uri, plan.run_id, config.section("labels"))
     building.run(lake_uri, plan.run_id, config.section("features", "labels"))
-    pointer: dict[str, Any] = Lake.open(lake_uri).read_json(POINTER)
-    return pointer
+    return current_features(Lake.open(lake_uri))
 
 
 def refresh(lake_uri: str, run_id: str) -> bool:
@@ -79,26 +76,45 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 def _refresh(lake: Lake, run: Run, plan: Plan) -> bool:
     before = lake.read_json(POINTER) if lake.exists(POINTER) else None
-    if before is not None and (before["run_id"] == run.id or before["window_end"] > plan.window_end):
+    if before is not None and before["window_end"] > plan.window_end:
         return False
-    snapshot = Snapshot.load(lake, plan.snapshot)
+    now = datetime.datetime.now(datetime.UTC)
     stand = {
         "run_id": run.id,
         "window_end": plan.window_end,
         "section": canonical_json(plan.config["features"]),
-        "unchanging": snapshot.fingerprint(_day_before(plan.window_end)),
+        "unchanging": _unchanging(lake, plan, plan.window_end),
+        "as_of_us": micros(now),
     }
-    same = before is not None and before["section"] == stand["section"]
-    if before is not None and same and snapshot.fingerprint(_day_before(before["window_end"])) == before["unchanging"]:
-        start = _midnight(before["window_end"], plan.time_zone)
+    if before is not None and before["run_id"] == run.id and _settled(plan) <= before["as_of_us"]:
+        stand["items"] = before["items"]
     else:
-        start = _EVER
-    now = datetime.datetime.now(datetime.UTC)
-    stand["items"] = materialise(lake, run, start, now)
-    stand["as_of_us"] = micros(now)
+        stand["items"] = materialise(lake, run, _start(lake, plan, before, stand), now)
     lake.replace(POINTER, (json.dumps(stand, sort_keys=True) + "\n").encode())
     _forget(Path(lake.path(items.FOLDER)), stand["items"])
     return True
+
+
+def _start(lake: Lake, plan: Plan, before: dict[str, Any] | None, stand: dict[str, Any]) -> datetime.datetime:
+    """What became readable since then is written; everything where something older has changed."""
+    if before is None or before["section"] != stand["section"]:
+        return _EVER
+    if _unchanging(lake, plan, before["window_end"]) != before["unchanging"]:
+        return _EVER
+    return _midnight(before["window_end"], plan.time_zone)
+
+
+def _unchanging(lake: Lake, plan: Plan, window_end: str) -> str:
+    """A fingerprint of the logs before the window's last day."""
+    return Snapshot.load(lake, plan.snapshot).fingerprint(_day_after(window_end, -1))
+
+
+def _settled(plan: Plan) -> int:
+    """When the last row of a run's features can be read, in microseconds."""
+    end = micros(_midnight(_day_after(plan.window_end, 1), plan.time_zone))
+    refresh = plan.config["features"]["refresh"]
+    wait = duration_s(plan.config["labels"]["attribution_window"]) + (0 if refresh == "event" else duration_s(refresh))
+    return end + wait * 1_000_000
 
 
 def _forget(folder: Path, current: str) -> None:
@@ -114,11 +130,7 @@ def current_tables(lake: Lake) -> dict[str, tuple[str, Any]]:
     Raises:
         BadInput: no features were built yet.
     """
-    if not lake.exists(POINTER):
-        raise BadInput(
-            f"lake {lake.root}: expected features, found none; run `understudy features refresh --lake {lake.root}`"
-        )
-    return _tables(lake, Run(lake, lake.read_json(POINTER)["run_id"]))
+    return _tables(lake, Run(lake, current_features(lake)["run_id"]))
 
 
 def _tables(lake: Lake, run: Run) -> dict[str, tuple[str, Any]]:
@@ -194,8 +206,8 @@ def _materialise_views(
         store.materialize(start_date=start, end_date=end, feature_views=views)
 
 
-def _day_before(day: str) -> str:
-    return str(datetime.date.fromisoformat(day) - datetime.timedelta(days=1))
+def _day_after(day: str, days: int) -> str:
+    return str(datetime.date.fromisoformat(day) + datetime.timedelta(days=days))
 
 
 def _midnight(day: str, time_zone: str) -> datetime.datetime:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 __all__ = ["Metrics"]
 
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "understudy_serving"
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1)
 _SLATES = (10, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -18,11 +19,11 @@ _SLATES = (10, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 class Metrics:
     """Counters, gauges and histograms of one process."""
 
-    def __init__(self, heads: tuple[str, ...] = ()) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = self._counter("requests", "Requests, by route and status.", "route", "status")
-        self.refused = self._counter("shed", "Requests that were refused for lack of time.", "cause")
-        self.latency = self._histogram("request_seconds", "From a request's first byte to its answer.", _SECONDS)
+        self.shed = self._counter("shed", "Requests that were refused for lack of time.", "cause")
+        self.latency = self._histogram("request_seconds", "From a request's head to its answer.", _SECONDS, "route")
         self.stages = self._histogram("stage_seconds", "Parts of a request.", _SECONDS, "stage")
         self.slates = self._histogram("slate_candidates", "Candidates of a request.", _SLATES)
         self.users = self._counter("users", "Requests, by what the online store knew: known, unknown, unavailable.", "features")
@@ -32,12 +33,21 @@ class Metrics:
         self.predicted = self._counter("predicted_sum", "Sum of predicted probabilities over candidates.", "head")
         self.context = self._counter("context", "Served slates: told to the collector, or lost.", "outcome")
         self.reloads = self._counter("reloads", "Releases and snapshots that were taken up, or could not be.", "outcome")
-        self.staleness = self._gauge("feature_age_seconds", "Since the features were refreshed.", "max")
+        self.staleness = self._gauge("feature_age_seconds", "Since the features were refreshed.", "livemax")
         self.release = self._gauge("release_info", "1 for the release that answers.", "livemax", "release")
         for outcome in ("told", "lost"):
             self.context.labels(outcome)
+
+    def on_stage(self, release: str, heads: tuple[str, ...]) -> None:
+        """A release answers from now on."""
+        self.release.labels(release).set(1)
         for head in heads:
             self.predicted.labels(head)
+
+    def end(self) -> None:
+        """This process is no longer alive: its gauges no longer count."""
+        if _FOLDER in os.environ:
+            multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}_{name}", text, labels, registry=self.registry)
@@ -50,7 +60,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Prometheus' text format, over all worker processes."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if _FOLDER not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -11,22 +11,33 @@ from msgspec import Meta, Struct
 from understudy.http_guard import guarded
 
 __all__ = [
+    "MODEL",
+    "REQUEST_ID",
+    "About",
+    "AboutModel",
     "Context",
     "Failure",
     "Guarded",
     "InferRequest",
     "InferResponse",
     "Invalid",
-    "Ranked",
+    "Live",
     "RankRequest",
+    "Ranked",
+    "Ready",
     "Tensor",
+    "TensorKind",
+    "described",
     "infer_answer",
     "of_tensors",
 ]
 
+REQUEST_ID = "^[!-~]{1,200}$"  # it travels in headers
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
+RequestId = Annotated[str, Meta(pattern=REQUEST_ID)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 _ANSWER_LIMIT = 10_000
+MODEL = "ranker"
 
 Guarded = guarded(32 << 10, 10)  # uvicorn's worker processes find it by its name
 
@@ -48,7 +59,7 @@ class RankRequest(Struct, forbid_unknown_fields=True):
     candidates: Annotated[list[Id], Meta(min_length=1, max_length=_ANSWER_LIMIT)]
     context: Context = msgspec.field(default_factory=Context)
     limit: Annotated[int, Meta(ge=1, le=_ANSWER_LIMIT)] | None = None
-    request_id: Id | None = None
+    request_id: RequestId | None = None
 
 
 class Ranked(Struct):
@@ -74,6 +85,45 @@ class Failure(Struct):
     error: str
 
 
+class Live(Struct):
+    """The process lives."""
+
+    live: bool
+
+
+class Ready(Struct):
+    """Requests are answered."""
+
+    ready: bool
+
+
+class About(Struct):
+    """The server."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorKind(Struct):
+    """A tensor's name, type and shape; −1 is any length."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class AboutModel(Struct):
+    """The release on stage; ``heads`` are the columns of ``probability``."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorKind]
+    outputs: list[TensorKind]
+    heads: list[str]
+
+
 class Tensor(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A tensor of the Open Inference Protocol, its data in row-major order."""
 
@@ -95,7 +145,7 @@ class InferRequest(Struct, forbid_unknown_fields=True):
     """``user_id`` [1], ``item_id`` [M] and optionally ``surface`` [1], each ``BYTES``."""
 
     inputs: Annotated[list[Tensor], Meta(min_length=2, max_length=3)]
-    id: Id | None = None
+    id: RequestId | None = None
     outputs: Annotated[list[Wanted], Meta(max_length=8)] = []
     parameters: dict[str, Any] = {}
 
@@ -141,6 +191,13 @@ def of_tensors(asked: InferRequest) -> RankRequest:
     return RankRequest(texts["user_id"][0], texts["item_id"], Context(surface), request_id=asked.id)
 
 
+def described(release: str, heads: tuple[str, ...]) -> AboutModel:
+    """The model's metadata."""
+    inputs = [TensorKind(name, "BYTES", [-1 if name == "item_id" else 1]) for name in ("user_id", "item_id", "surface")]
+    outputs = [TensorKind("probability", "FP32", [-1, len(heads)]), TensorKind("utility", "FP32", [-1])]
+    return AboutModel(MODEL, [release], "understudy", inputs, outputs, list(heads))
+
+
 def infer_answer(
     asked: InferRequest, request_id: str, release: str, probability: list[list[float]], utility: list[float]
 ) -> InferResponse:
@@ -151,4 +208,4 @@ def infer_answer(
         Tensor("utility", [len(utility)], "FP32", utility),
     ]
     wanted = {one.name for one in asked.outputs} or {"probability", "utility"}
-    return InferResponse("ranker", release, request_id, [one for one in outputs if one.name in wanted])
+    return InferResponse(MODEL, release, request_id, [one for one in outputs if one.name in wanted])

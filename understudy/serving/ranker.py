@@ -95,6 +95,7 @@ class Scored:
         unavailable: why the online store gave nothing; None where it answered.
         known_user: whether it knew the user.
         unknown_items: candidates that the snapshot lacks.
+        started: when its turn came, by ``time.perf_counter``.
         seconds: stage → how long it took.
     """
 
@@ -105,6 +106,7 @@ class Scored:
     unavailable: str | None
     known_user: bool
     unknown_items: int
+    started: float
     seconds: dict[str, float]
 
 
@@ -142,7 +144,5 @@ def rank(
     order = np.argsort(decision(_ORDER, 0, request_id, pa.array(candidates)) if random else -utility, kind="stable")
     scored = time.perf_counter()
     seconds = {"online_store": read - started, "features": fed - read, "scoring": scored - fed}
-    return Scored(
-        order, probability, utility, random, unavailable, any(rows[:2]), int((at < 0).sum()), seconds
-    )
-
+    unknown_items = int((at < 0).sum())
+    return Scored(order, probability, utility, random, unavailable, any(rows[:2]), unknown_items, started, seconds)

@@ -2,24 +2,41 @@
 
 import http.client
 import queue
-import sys
 import threading
 import time
 import urllib.parse
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from understudy.logs.events import Item, Served
+from understudy.serving.log import say
+from understudy.serving.protocol import RankRequest
+from understudy.serving.ranker import Model, Scored
 
-__all__ = ["Reporter", "served_event"]
+__all__ = ["Reporter", "Slate", "served_event"]
 
 _BATCH = 64  # slates
 _BATCH_BYTES = 900_000  # below the collector's limit of a body
 _WAIT_S = 0.2
 _TRIES = 3
 _TIMEOUT_S = 5.0
+
+
+class Slate(NamedTuple):
+    """What one request was answered with.
+
+    Args:
+        items: that were given, best first.
+    """
+
+    asked: RankRequest
+    request_id: str
+    now_us: int
+    model: Model
+    scored: Scored
+    items: list[str]
 
 
 class _Envelope(msgspec.Struct):
@@ -40,14 +57,14 @@ class Reporter:
     def __init__(self, url: str, token: str, told: Any, lost: Any, waiting: int = 2_000) -> None:
         self.url, self.headers = urllib.parse.urlsplit(url), {"Authorization": f"Bearer {token}"}
         self.told, self.lost = told, lost
-        self.queue: queue.Queue[bytes | None] = queue.Queue(waiting)
+        self.queue: queue.Queue[Slate | None] = queue.Queue(waiting)
         self.thread = threading.Thread(target=self._run, name="report", daemon=True)
         self.thread.start()
 
-    def put(self, served: Served) -> None:
+    def put(self, slate: Slate) -> None:
         """Note a slate; never waits."""
         try:
-            self.queue.put_nowait(msgspec.json.encode(served))
+            self.queue.put_nowait(slate)
         except queue.Full:
             self.lost(1)
 
@@ -70,7 +87,8 @@ class Reporter:
         first = self.queue.get()
         if first is None:
             return [], False
-        batch, size, end = [first], len(first), time.monotonic() + _WAIT_S
+        batch, end = [msgspec.json.encode(served_event(first))], time.monotonic() + _WAIT_S
+        size = len(batch[0])
         while len(batch) < _BATCH and size < _BATCH_BYTES // 2:
             try:
                 one = self.queue.get(timeout=max(0.0, end - time.monotonic()))
@@ -78,8 +96,8 @@ class Reporter:
                 return batch, True
             if one is None:
                 return batch, False
-            batch.append(one)
-            size += len(one)
+            batch.append(msgspec.json.encode(served_event(one)))
+            size += len(batch[-1])
         return batch, True
 
     def _send(self, connection: http.client.HTTPConnection | None, batch: list[bytes]) -> http.client.HTTPConnection | None:
@@ -106,7 +124,7 @@ class Reporter:
                 connection = None
             time.sleep(0.1 * 2**attempt)
         self.lost(len(batch))
-        print(f"serve: {len(batch)} served slates were not told to the collector: {status}", file=sys.stderr, flush=True)
+        say("context_lost", slates=len(batch), reason=status)
         return connection
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -115,28 +133,21 @@ class Reporter:
         return kind(self.url.hostname, self.url.port, timeout=_TIMEOUT_S)
 
 
-def served_event(
-    request_id: str,
-    user_id: str,
-    now_us: int,
-    surface: str | None,
-    release: str,
-    candidates: int,
-    items: list[str],
-    probability: list[list[float]],
-    heads: tuple[str, ...],
-) -> Served:
+def served_event(slate: Slate) -> Served:
     """What a request was answered with, as the collector takes it."""
+    scored, model = slate.scored, slate.model
+    rows = scored.probability[scored.order[: len(slate.items)]].tolist()
+    propensity = 1 / len(scored.order) if scored.random else None
     listed = [
-        Item(item_id=item, position=place, p=dict(zip(heads, row, strict=True)))
-        for place, (item, row) in enumerate(zip(items, probability, strict=True))
+        Item(item_id=item, position=place, p=dict(zip(model.heads, row, strict=True)), propensity=propensity)
+        for place, (item, row) in enumerate(zip(slate.items, rows, strict=True))
     ]
     return Served(
-        request_id=request_id,
-        user_id=user_id,
-        at=now_us,
+        request_id=slate.request_id,
+        user_id=slate.asked.user_id,
+        at=slate.now_us,
         items=listed,
-        candidate_count=candidates,
-        surface=surface,
-        release=release,
+        candidate_count=len(scored.order),
+        surface=slate.asked.context.surface,
+        release=model.digest,
     )

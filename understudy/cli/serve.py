@@ -1,0 +1,86 @@
+"""``understudy serve``."""
+
+import os
+import sys
+import urllib.parse
+
+import click
+
+from understudy.cli.collect import TOKEN as COLLECT_TOKEN
+from understudy.cli.listening import listen, token_of
+from understudy.cli.output import lake_option
+
+__all__ = ["serve"]
+
+TOKEN = "UNDERSTUDY_SERVE_TOKEN"
+
+
+@click.command()
+@lake_option
+@click.option("--release", default="production", show_default=True, help="An alias, which is followed, or a digest.")
+@click.option("--port", default=8800, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes; one a core.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Of one request.")
+@click.option("--token-file", metavar="FILE", help=f"Holds the clients' token; default: the variable {TOKEN}.")
+@click.option(
+    "--collector", metavar="URL", help=f"Tell this log collector what was served; its token: {COLLECT_TOKEN}."
+)
+@click.option("--log-requests/--no-log-requests", default=True, show_default=True, help="A line for every request.")
+def serve(
+    lake: str,
+    release: str,
+    port: int,
+    host: str,
+    workers: int,
+    threads: int,
+    token_file: str | None,
+    collector: str | None,
+    log_requests: bool,
+) -> None:
+    """Rank slates over HTTP with a release.
+
+    Users' features come from the lake's online store, or from Redis where UNDERSTUDY_REDIS_URL names one; items'
+    from the snapshot that `understudy features refresh` writes. A newer snapshot, and another release under the same
+    alias, are taken up while requests are answered.
+
+    \b
+    export UNDERSTUDY_SERVE_TOKEN=$(openssl rand -hex 16)
+    understudy serve --release production --lake lake --port 8800
+    curl -s localhost:8800/v1/rank -H "Authorization: Bearer $UNDERSTUDY_SERVE_TOKEN" -d '
+      {"user_id": "u1", "candidates": ["i1", "i2", "i3"], "context": {"surface": "home"}, "limit": 2}'
+
+    /openapi.json describes it; /v2/models/ranker/infer is the Open Inference Protocol; /metrics is for Prometheus.
+    """
+    from understudy.features.pointer import REDIS_URL
+    from understudy.serving import worker
+    from understudy.serving.following import Following
+
+    os.environ[TOKEN] = token_of(token_file, TOKEN)
+    if collector is not None:
+        _check_url(collector)
+        token_of(None, COLLECT_TOKEN)
+    if workers > 1:
+        Following(lake, release, os.environ.get(REDIS_URL), threads)  # what is wrong is said once, not by each worker
+    listening = listen(host, port)
+    settings = worker.Settings(
+        lake=lake,
+        release=release,
+        token=TOKEN,
+        collector=collector,
+        collector_token=COLLECT_TOKEN,
+        redis=REDIS_URL,
+        threads=threads,
+        log_requests=log_requests,
+    )
+    where, at = listening.getsockname()[:2]
+    print(f"serve: listening on http://{where}:{at}", file=sys.stderr, flush=True)
+    worker.serve(settings, listening, workers)
+
+
+def _check_url(url: str) -> None:
+    from understudy.errors import BadInput
+
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadInput(f"--collector {url}: expected http://host:port, found something else")

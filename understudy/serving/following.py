@@ -1,0 +1,89 @@
+"""Which release and which features are current: looked up every few seconds, exchanged whole."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from understudy import releases
+from understudy.errors import BadInput
+from understudy.features.items import FOLDER, ItemSnapshot
+from understudy.features.pointer import current_features
+from understudy.lake import Lake
+from understudy.serving.online import OnlineStore, RedisStore, SqliteStore
+from understudy.serving.ranker import Model, Stage
+
+__all__ = ["Following"]
+
+
+class Following:
+    """The stage of a lake.
+
+    Args:
+        ref: an alias, which is followed, or a digest.
+        redis_url: where users' features are; None: in the lake's SQLite file.
+        threads: of one request.
+
+    Raises:
+        BadInput: no such release, no features, or features that the release can't be fed with.
+    """
+
+    def __init__(self, lake_uri: str, ref: str, redis_url: str | None = None, threads: int = 1) -> None:
+        self.lake, self.ref, self.redis_url, self.threads = Lake.open(lake_uri), ref, redis_url, threads
+        if not self.lake.is_local:
+            raise BadInput(
+                f"lake {lake_uri}: expected a folder, whose item snapshot can be mapped, found an object store; "
+                "mirror features/ and releases/ to a folder"
+            )
+        self.as_of_us = 0
+        self.stage = self._stage(None)
+
+    def look(self) -> bool:
+        """Take up what is new; False where nothing is.
+
+        Raises:
+            BadInput: what is new can't be taken up; the stage stays.
+        """
+        before = self.stage
+        self.stage = self._stage(before)
+        return self.stage is not before
+
+    def store(self) -> OnlineStore:
+        """A reader of what the stage's release wants to know of users, for one thread."""
+        timeout_s = self.stage.model.config.online_timeout_ms / 1000
+        if self.redis_url is None:
+            return SqliteStore(Path(self.lake.path("features", "online.db")), timeout_s)
+        return RedisStore(self.redis_url, self.stage.model.views, timeout_s)
+
+    def age_s(self) -> float:
+        """Seconds since the features were refreshed."""
+        return max(0.0, time.time() - self.as_of_us / 1e6)
+
+    def _stage(self, before: Stage | None) -> Stage:
+        digest, features = releases.resolve(self.lake, self.ref), self._features()
+        name, self.as_of_us = features["items"], features["as_of_us"]
+        same_model = before is not None and before.model.digest == digest
+        same_items = before is not None and before.items.name == name
+        if before is not None and same_model and same_items:
+            return before
+        model = before.model if before is not None and same_model else self._model(digest)
+        items = before.items if before is not None and same_items else self._items(name)
+        stage = Stage(model, items)
+        stage.warm_up()
+        return stage
+
+    def _model(self, digest: str) -> Model:
+        if digest in releases.quarantined(self.lake):
+            raise BadInput(f"release {digest[:12]}: expected a healthy release, found one in quarantine; name another")
+        return Model(releases.load(self.lake, digest), self.threads)
+
+    def _features(self) -> dict[str, Any]:
+        pointer = current_features(self.lake)
+        if "items" not in pointer:
+            raise BadInput(
+                f"lake {self.lake.root}: expected an item snapshot, found features of an older version; "
+                "remove features/current.json and refresh the features"
+            )
+        return pointer
+
+    def _items(self, name: str) -> ItemSnapshot:
+        return ItemSnapshot.open(Path(self.lake.path(FOLDER, name)))

@@ -1,0 +1,99 @@
+"""One worker process, and the supervisor of several."""
+
+import gc
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+__all__ = ["Settings", "application", "serve"]
+
+_SETTINGS = "UNDERSTUDY_SERVE_SETTINGS"
+_CONNECTIONS = 1_000
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Settings(Struct):
+    """What a worker process is told by its parent, in its environment; secrets have variables of their own.
+
+    Args:
+        token, collector_token: names of the variables that hold them.
+        threads: of one request.
+    """
+
+    lake: str
+    release: str
+    token: str
+    collector: str | None
+    collector_token: str
+    redis: str
+    threads: int
+    log_requests: bool
+
+
+def application() -> Any:
+    """The ASGI application, as the environment describes it; uvicorn's worker processes call this."""
+    from understudy.serving.app import Options, rank_server
+    from understudy.serving.following import Following
+
+    settings = msgspec.json.decode(os.environ[_SETTINGS], type=Settings)
+    following = Following(settings.lake, settings.release, os.environ.get(settings.redis), settings.threads)
+    options = Options(
+        token=os.environ[settings.token],
+        collector=settings.collector,
+        collector_token=os.environ.get(settings.collector_token, ""),
+        log_requests=settings.log_requests,
+    )
+    # The event loop takes its turn from the ranking thread sooner; what lives now lives to the end.
+    sys.setswitchinterval(0.001)
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    return rank_server(following, options)
+
+
+def serve(settings: Settings, listening: socket.socket, workers: int) -> None:
+    """Serve until a signal says otherwise.
+
+    Args:
+        listening: a bound socket, which the workers share.
+    """
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    os.environ[_SETTINGS] = msgspec.json.encode(settings).decode()
+    config = uvicorn.Config(
+        f"{__name__}:application",
+        factory=True,
+        http="understudy.serving.protocol:Guarded",  # type: ignore[arg-type]  # a name, or it can't reach a worker
+        ws="none",
+        log_level="error",
+        access_log=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=10,
+        workers=workers,
+    )
+    server = uvicorn.Server(config)
+    if workers == 1:
+        server.run(sockets=[listening])
+        return
+    with _shared_metrics():
+        Multiprocess(config, target=server.run, sockets=[listening]).run()
+
+
+@contextmanager
+def _shared_metrics() -> Iterator[None]:
+    """A folder where the workers' counters lie, as long as this server lives."""
+    folder = Path(tempfile.mkdtemp(prefix="understudy-metrics-"))
+    os.environ[_METRICS] = str(folder)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
