@@ -14,3 +14,4 @@ lock tools --constraint requirements/local.txt --extra tools
 lock train --constraint requirements/local.txt --extra train
 lock pipeline --constraint requirements/local.txt --extra pipeline
 lock collect --constraint requirements/local.txt --extra collect
+lock serve --constraint requirements/local.txt --extra serve

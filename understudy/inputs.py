@@ -7,7 +7,8 @@ between training and serving.
 
 Shapes: B rows, C categorical columns, N numbers, V histories (crosses included), L half-lives, K = 1 + heads
 (impressions, then each head), S surfaces, T events, H heads. The B rows are R requests of B / R
-candidates each, in order; what a user's events say is fed once per request. Logged rows are requests of one.
+candidates each, in order; what a user's events say is fed once per request, and what else they share
+(``is_of_request``, the user's counters) is read from the first of them. Logged rows are requests of one.
 """
 
 import json
@@ -25,7 +26,18 @@ from understudy.features.views import CROSSES, HISTORIES, cross_view
 from understudy.hashing import hash64
 from understudy.section import canonical_json, duration_s
 
-__all__ = ["IDS", "NEVER", "PER_REQUEST", "Feeds", "Inputs", "batches", "encode", "local_hour", "per_row"]
+__all__ = [
+    "IDS",
+    "NEVER",
+    "PER_REQUEST",
+    "Feeds",
+    "Inputs",
+    "batches",
+    "encode",
+    "is_of_request",
+    "local_hour",
+    "per_row",
+]
 
 Feeds = dict[str, npt.NDArray[Any]]
 Lists = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]  # the length of each row's list, and all elements
@@ -187,6 +199,11 @@ def encode(table: pa.Table, inputs: Inputs) -> Feeds:
     feeds["hour"][:] = hour
     feeds["position"][:] = _numbers(_column(table, "position"), rows, np.nan)
     return feeds
+
+
+def is_of_request(column: str) -> bool:
+    """Whether an input is the same for all candidates of a request."""
+    return column in ("user_id", "surface", _HOUR) or column.startswith("user_profile__")
 
 
 def batches(feeds: Feeds, rows: int) -> Iterator[Feeds]:

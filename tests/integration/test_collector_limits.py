@@ -16,11 +16,11 @@ import uvicorn
 from collecting import HEADERS, ROOT, TOKEN, Server
 
 from understudy.config import load
+from understudy.http_guard import guarded
 from understudy.logs.collector import collector
 from understudy.logs.flush import Flushed
 from understudy.logs.intake import Limits
 from understudy.logs.journal import Journal
-from understudy.logs.protocol import guarded
 
 FLOOD, TRIES = 120, 3
 

@@ -107,7 +107,7 @@ def test_a_collector_needs_no_more_than_its_own_role_s_packages(tmp_path: Path) 
         "            raise ModuleNotFoundError(f'not of this role: {name}', name=name)\n"
         "sys.meta_path.insert(0, Far())\n"
         "from understudy.cli import main\n"
-        "import uvicorn, uvloop, understudy.logs.protocol\n"
+        "import uvicorn, uvloop, understudy.http_guard\n"
         f"main(['collect', '--config', 'examples/collector.yaml', '--lake', {str(tmp_path / 'lake')!r},\n"
         f"      '--state', {str(tmp_path / 'state.db')!r}, '--host', '192.0.2.1'])\n"
     )

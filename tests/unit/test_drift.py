@@ -12,7 +12,7 @@ from understudy.drift import step as drift
 from understudy.drift.sketches import sketch
 from understudy.lake import Lake
 from understudy.logs.ingest import ingest
-from understudy.releases.unit import build
+from understudy.releases.unit import FORMAT, build
 from understudy.runs import Run, Step
 from understudy.runs.planning import plan_window
 from understudy.section import canonical_json
@@ -25,7 +25,7 @@ def release(lake: Lake, end: str) -> str:
     hours = sketch(np.arange(24.0), np.ones(24), np.full(24, end))
     sketches = {"rows": 24, "rates": {}, "columns": {"hour": hours.to_json()}}
     parents = {"teacher": None, "data": end, "ranked_by": []}
-    content = {"format": 1, "window": {"start": end, "end": end}, "teacher": None, "parents": parents}
+    content = {"format": FORMAT, "window": {"start": end, "end": end}, "teacher": None, "parents": parents}
     return build(lake, content, {"sketches.json": canonical_json(sketches).encode()})
 
 

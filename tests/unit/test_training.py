@@ -18,6 +18,7 @@ from understudy.ranker.export import export
 from understudy.ranker.files import from_files, to_files
 from understudy.ranker.fitting import as_tensors, new_model
 from understudy.ranker.network import RankerModel
+from understudy.ranker.preprocess import split
 from understudy.ranker.served import Served
 from understudy.training.batches import Rows
 from understudy.training.checkpoint import Checkpoints
@@ -126,8 +127,11 @@ def test_the_exported_file_scores_as_the_network_does(tmp_path: object) -> None:
 def test_a_slate_scores_as_its_rows_do(tmp_path: object) -> None:
     model = trained(Lake.open_or_create(str(tmp_path)))
     served = Served(export(model, Calibration([Calibrator("affine"), Calibrator("affine")])), INPUTS, threads=1)
-    rows = feeds_of(60, 3)
-    slates = {name: array[::12] if name in PER_REQUEST else array for name, array in rows.items()}
+    slates = {name: array[::12] if name in PER_REQUEST else array for name, array in feeds_of(60, 3).items()}
+    for name, shared in (("categorical", split(INPUTS.categorical)[0]), ("numeric", split(INPUTS.numeric)[0])):
+        slates[name][:, shared] = slates[name][::12, shared].repeat(12, axis=0)
+    for array in (slates["counters"][:, 0], slates["counter_age_s"][:, 0], slates["hour"]):
+        array[:] = array[::12].repeat(12, axis=0)
     by_slate, by_row = served.score_feeds(slates)[0], served.score_feeds(per_row(slates))[0]
     assert by_slate.shape == (60, 2)
     np.testing.assert_allclose(by_slate, by_row, atol=1e-6)

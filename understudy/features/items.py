@@ -122,7 +122,7 @@ def write(folder: Path, paths: Mapping[str, str], as_of_us: int) -> Path:
     arrays, columns = _arrays(paths, as_of_us)
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
-    manifest = {"format": _FORMAT, "as_of_us": as_of_us, "items": len(arrays["ids"])}
+    manifest: dict[str, Any] = {"format": _FORMAT, "as_of_us": as_of_us, "items": len(arrays["ids"])}
     manifest |= {"columns": columns, "arrays": sorted(arrays)}
     whole = folder / ".manifest.json"
     whole.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")

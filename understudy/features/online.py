@@ -79,7 +79,7 @@ def _refresh(lake: Lake, run: Run, plan: Plan) -> bool:
     if before is not None and before["window_end"] > plan.window_end:
         return False
     now = datetime.datetime.now(datetime.UTC)
-    stand = {
+    stand: dict[str, Any] = {
         "run_id": run.id,
         "window_end": plan.window_end,
         "section": canonical_json(plan.config["features"]),

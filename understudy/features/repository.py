@@ -103,7 +103,9 @@ def _redis(url: str) -> Any:
         for name, value in (("username", parts.username), ("password", parts.password))
         if value
     }
-    text = ",".join([f"{parts.hostname}:{parts.port or 6379}", *(f"{name}={value}" for name, value in settings.items())])
+    text = ",".join(
+        [f"{parts.hostname}:{parts.port or 6379}", *(f"{name}={value}" for name, value in settings.items())]
+    )
     # Only the newest row of each key is written, and what is older would never be newer.
     return RedisOnlineStoreConfig(connection_string=text, skip_dedup=True)
 

@@ -4,17 +4,19 @@ R. Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021 (the low-rank 
 G. Zhou et al., "Deep Interest Network", KDD 2018 (attention of the candidate to past events).
 
 Shapes: R requests of M candidates, B = R × M rows, C categorical columns, D dense numbers, T events,
-E keys of an event, H heads, Q width of a candidate's ids, X width of the concatenated input.
+E keys of an event, H heads, Q width of a candidate's ids, X width of the concatenated input, K rank.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from understudy.inputs import IDS, Inputs
 from understudy.ranker.config import Ranker
-from understudy.ranker.preprocess import Preprocess
+from understudy.ranker.preprocess import Preprocess, by_request, first, split
 
 __all__ = ["ID_COLUMNS", "Network", "RankerModel", "Sizes"]
 
@@ -31,9 +33,28 @@ class Cross(nn.Module):
         self.down = nn.Linear(width, rank, bias=False)
         self.up = nn.Linear(rank, width)
 
-    def forward(self, x0_BX: Tensor, x_BX: Tensor) -> Tensor:
-        crossed: Tensor = x0_BX * self.up(self.down(x_BX)) + x_BX
+    def forward(self, x0_BX: Tensor, down_BK: Tensor, x_BX: Tensor) -> Tensor:
+        """The next layer's x, from V x."""
+        crossed: Tensor = x0_BX * self.up(down_BK) + x_BX
         return crossed
+
+
+class Parts(NamedTuple):
+    """x_0 of R requests of M candidates: what the candidates share (R, 1, X'), and each one's own (R, M, X − X')."""
+
+    shared: Tensor
+    own: Tensor
+
+    def whole(self) -> Tensor:
+        """(B, X)"""
+        return torch.cat([self.shared.expand(-1, self.own.shape[1], -1), self.own], dim=2).flatten(0, 1)
+
+    def through(self, layer: nn.Linear) -> Tensor:
+        """What ``layer`` makes of x_0, (B, outputs); of what is shared, once per request."""
+        width = self.shared.shape[2]
+        shared = nn.functional.linear(self.shared, layer.weight[:, :width], layer.bias)
+        own = nn.functional.linear(self.own, layer.weight[:, width:])
+        return (own + shared).flatten(0, 1)
 
 
 class Attention(nn.Module):
@@ -63,14 +84,26 @@ class Network(nn.Module):
     Args:
         config: widths and depths.
         inputs: what is fed.
-        dense: D.
+        shared_dense, dense: how many dense numbers the candidates of a request share, and D.
         id_rows, category_rows: of the embedding tables; a row number counts through both.
     """
 
-    def __init__(self, config: Ranker, inputs: Inputs, dense: int, id_rows: int, category_rows: int) -> None:
+    shared_ids: Tensor
+    own_ids: Tensor
+    shared_categories: Tensor
+    own_categories: Tensor
+
+    def __init__(
+        self, config: Ranker, inputs: Inputs, shared_dense: int, dense: int, id_rows: int, category_rows: int
+    ) -> None:
         super().__init__()
         self.config = config
         self.heads = len(inputs.heads)
+        self.shared_dense = shared_dense
+        for kind, start, end in (("ids", 0, ID_COLUMNS), ("categories", ID_COLUMNS, None)):
+            for whose, places in zip(("shared", "own"), split(inputs.categorical[start:end]), strict=True):
+                columns = torch.tensor(places, dtype=torch.int64) + start
+                self.register_buffer(f"{whose}_{kind}", columns, persistent=False)
         self.id_rows = id_rows
         self.ids = nn.Embedding(id_rows, config.id_dimension)
         self.categories = nn.Embedding(category_rows, config.category_dimension)
@@ -109,16 +142,32 @@ class Network(nn.Module):
         return tuple(self._at_position(layer(represented), feeds) for layer in (self.out, self.auxiliary))  # type: ignore[return-value]
 
     def _represent(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_RTE: Tensor, feeds: dict[str, Tensor]) -> Tensor:
-        ids = self.ids(rows_BC[:, :ID_COLUMNS])
-        categories = self.categories(rows_BC[:, ID_COLUMNS:] - self.id_rows)
-        candidate_BQ = ids[:, 1:].flatten(1)
+        parts = self._parts(dense_BD, rows_BC, event_rows_RTE, feeds)
+        x0 = x = parts.whole()
+        for layer, cross in enumerate(cast("Iterable[Cross]", self.cross)):
+            x = cross(x0, cross.down(x) if layer else parts.through(cross.down), x)
+        if not len(self.dnn):
+            return torch.cat([x, x0], dim=1)
+        first_layer, *others = cast("Iterable[nn.Linear]", self.dnn)
+        hidden = parts.through(first_layer)
+        for other in others:
+            hidden = other(hidden)
+        return torch.cat([x, hidden], dim=1)
+
+    def _parts(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_RTE: Tensor, feeds: dict[str, Tensor]) -> Parts:
+        requests = event_rows_RTE.shape[0]
+        dense, rows = by_request(dense_BD, requests), by_request(rows_BC, requests)
+        ids_shared, ids_own = self.ids(first(rows)[:, :, self.shared_ids]), self.ids(rows[:, :, self.own_ids])
+        categories_shared = self.categories(first(rows)[:, :, self.shared_categories] - self.id_rows)
+        categories_own = self.categories(rows[:, :, self.own_categories] - self.id_rows)
+        surface = ids_shared[:, :, -1].expand(-1, rows.shape[1], -1)
+        candidate_BQ = torch.cat([ids_own.flatten(2), surface], dim=2).flatten(0, 1)
         events_RTQ = self.ids(event_rows_RTE).flatten(2)
         attended = self.attention(candidate_BQ, events_RTQ, feeds["event_age_s"], feeds["event_outcomes"])
-        x0 = torch.cat([dense_BD, ids.flatten(1), categories.flatten(1), attended], dim=1)
-        x = x0
-        for cross in self.cross:
-            x = cross(x0, x)
-        return torch.cat([x, self.dnn(x0)], dim=1)
+        of_request = [first(dense)[:, :, : self.shared_dense], ids_shared.flatten(2), categories_shared.flatten(2)]
+        own = [dense[:, :, self.shared_dense :], ids_own.flatten(2), categories_own.flatten(2)]
+        own.append(by_request(attended, requests))
+        return Parts(torch.cat(of_request, dim=2), torch.cat(own, dim=2))
 
     def _at_position(self, logits: Tensor, feeds: dict[str, Tensor]) -> Tensor:
         if not self.config.position_term:
@@ -153,7 +202,8 @@ class RankerModel(nn.Module):
         self.config = config
         self.preprocess = Preprocess(inputs, sizes.capacity)
         dense = len(self.preprocess.mean_D)
-        self.network = Network(config, inputs, dense, sizes.id_rows, sizes.category_rows)
+        shared = self.preprocess.shared_dense
+        self.network = Network(config, inputs, shared, dense, sizes.id_rows, sizes.category_rows)
 
     def forward(self, feeds: dict[str, Tensor]) -> Tensor:
         dense, rows, event_rows = self.preprocess(feeds)

@@ -1,16 +1,17 @@
 """From raw feeds to what the network sees: rates, counts, matches and ages, without weights.
 
 Everything here is fixed once fitted (priors, scales, vocabulary), so training computes it once per
-row, and the served file holds it. Shapes as in ``understudy.inputs``; D dense numbers, M = B / R.
+row, and the served file holds it. What all candidates of a request share is computed once, from its first row.
+Shapes as in ``understudy.inputs``; D dense numbers, those that a request shares first; M = B / R.
 """
 
 import torch
 from torch import Tensor, nn
 
-from understudy.inputs import EVENT_KEYS, IDS, Inputs
+from understudy.inputs import EVENT_KEYS, IDS, Inputs, is_of_request
 from understudy.ranker.vocabulary import Vocabulary
 
-__all__ = ["Preprocess"]
+__all__ = ["Preprocess", "by_request", "first", "split"]
 
 _STRENGTHS = (5.0, 20.0, 10.0, 20.0)  # impressions that a prior rate is worth: user, item, creator, topic
 _CROSS_STRENGTH = 10.0  # and that the user's own rate is worth, for what they did with a creator or topic
@@ -19,6 +20,7 @@ _MATCH_STRENGTH = 2.0
 _RECENT = (1, 5)  # the user's last events whose mean outcomes are inputs
 _MISSING_AGE_S = 30 * 86400.0
 _CLAMP = 6.0
+_NO_KEY = -(2**63)
 
 
 class Preprocess(nn.Module):
@@ -33,8 +35,12 @@ class Preprocess(nn.Module):
     mean_D: Tensor
     scale_D: Tensor
     half_lives_L: Tensor
-    candidate_columns: Tensor
+    shared_numbers: Tensor
+    own_numbers: Tensor
+    shared_columns: Tensor
+    own_columns: Tensor
     event_columns: Tensor
+    in_order: Tensor
 
     def __init__(self, inputs: Inputs, capacity: int) -> None:
         super().__init__()
@@ -44,20 +50,18 @@ class Preprocess(nn.Module):
         event_columns = [inputs.categorical.index(name) for name in (*IDS[1:], "surface")]
         half_lives = torch.tensor(inputs.half_lives_s, dtype=torch.float32)
         self.register_buffer("half_lives_L", half_lives, persistent=False)
-        self.register_buffer("candidate_columns", torch.arange(columns), persistent=False)
+        for kind, names in (("columns", inputs.categorical), ("numbers", inputs.numeric)):
+            shared, own = split(names)
+            self.register_buffer(f"shared_{kind}", torch.tensor(shared, dtype=torch.int64), persistent=False)
+            self.register_buffer(f"own_{kind}", torch.tensor(own, dtype=torch.int64), persistent=False)
         self.register_buffer("event_columns", torch.tensor(event_columns), persistent=False)
+        self.register_buffer(
+            "in_order", torch.argsort(torch.cat([self.shared_columns, self.own_columns])), persistent=False
+        )
         self.register_buffer("prior_H", torch.full((self.heads,), 0.5))
-        dense = self._width(inputs)
+        self.shared_dense, dense = _widths(inputs)
         self.register_buffer("mean_D", torch.zeros(dense))
         self.register_buffer("scale_D", torch.ones(dense))
-
-    @staticmethod
-    def _width(inputs: Inputs) -> int:
-        heads, half_lives = len(inputs.heads), len(inputs.half_lives)
-        histories = len(inputs.histories) * (half_lives * (1 + heads) + 1)
-        matches = len(EVENT_KEYS) * (2 + heads)
-        recent = len(_RECENT) * heads + 1
-        return histories + (1 + heads) + matches + recent + 2 * len(inputs.numeric) + 2
 
     def forward(self, feeds: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Preprocess one batch.
@@ -67,72 +71,126 @@ class Preprocess(nn.Module):
             event_rows_RTE int64, E = item, creator, topic, surface of each event.
         """
         dense = (self.raw_dense(feeds) - self.mean_D) * self.scale_D
-        rows = self.vocabulary(feeds["categorical"], self.candidate_columns)
         event_rows = self.vocabulary(feeds["event_keys"], self.event_columns)
-        return dense.clamp(-_CLAMP, _CLAMP), rows, event_rows
+        return dense.clamp(-_CLAMP, _CLAMP), self._rows(feeds), event_rows
+
+    def _rows(self, feeds: dict[str, Tensor]) -> Tensor:
+        """(B, C)"""
+        hashes_RMC = by_request(feeds["categorical"], feeds["event_keys"].shape[0])
+        shared = self.vocabulary(first(hashes_RMC)[:, :, self.shared_columns], self.shared_columns)
+        own = self.vocabulary(hashes_RMC[:, :, self.own_columns], self.own_columns)
+        rows = torch.cat([shared.expand(-1, own.shape[1], -1), own], dim=2)
+        return rows[:, :, self.in_order].flatten(0, 1)
 
     def raw_dense(self, feeds: dict[str, Tensor]) -> Tensor:
         """(B, D) before standardisation."""
-        histories, item_rate_BH, user_rate_BH = self._histories(feeds["counters"], feeds["counter_age_s"])
-        parts = [
-            histories,
-            self._surface(feeds, item_rate_BH),
-            self._matches(feeds, user_rate_BH),
-            self._recent(feeds, user_rate_BH),
-            _numbers(feeds["numeric"]),
-            _clock(feeds["hour"]),
+        requests = feeds["event_keys"].shape[0]
+        counters, age_s, numbers, hour = (
+            by_request(feeds[name], requests) for name in ("counters", "counter_age_s", "numeric", "hour")
+        )
+        user_age_s = first(age_s)[:, :, :1]
+        seen, done = self._decayed(first(counters)[:, :, :1], user_age_s)
+        rates = (done + _STRENGTHS[0] * self.prior_H) / (seen + _STRENGTHS[0])  # (R, 1, 1, L, H)
+        user_rate_RH = rates[:, 0, 0, -1]
+        shared = [
+            *_history(seen, rates, user_age_s),
+            self._recent(feeds, user_rate_RH)[:, None],
+            _numbers(first(numbers)[:, :, self.shared_numbers]),
+            _clock(first(hour)),
         ]
-        return torch.cat(parts, dim=1)
+        seen, done = self._decayed(counters[:, :, 1:], age_s[:, :, 1:])
+        own_rates = self._own_rates(seen, done, rates)
+        item_rate_BH = own_rates[:, :, 0, -1].flatten(0, 1)
+        own = [
+            *_history(seen, own_rates, age_s[:, :, 1:]),
+            by_request(self._surface(feeds, item_rate_BH), requests),
+            self._matches(feeds, user_rate_RH),
+            _numbers(numbers[:, :, self.own_numbers]),
+        ]
+        own_RMD = torch.cat(own, dim=2)
+        shared_RMD = torch.cat(shared, dim=2).expand(-1, own_RMD.shape[1], -1)
+        return torch.cat([shared_RMD, own_RMD], dim=2).flatten(0, 1)
 
-    def _histories(self, counters: Tensor, age_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Counts and smoothed log-odds of users, items, creators, topics and crosses, decayed to now."""
-        age_BV = torch.where(age_s < 0, _MISSING_AGE_S, age_s)
-        decay_BVL = torch.exp2(-age_BV[:, :, None] / self.half_lives_L)
-        counts = counters * decay_BVL[:, :, :, None]  # (B, V, L, K)
-        seen, done = counts[..., :1], counts[..., 1:]
-        own, crossed = slice(len(_STRENGTHS)), slice(len(_STRENGTHS), None)
-        strengths = torch.tensor(_STRENGTHS, dtype=counts.dtype, device=counts.device)[None, :, None, None]
-        rates = (done[:, own] + strengths * self.prior_H) / (seen[:, own] + strengths)  # (B, V, L, H)
-        cross_rates = (done[:, crossed] + _CROSS_STRENGTH * rates[:, :1]) / (seen[:, crossed] + _CROSS_STRENGTH)
-        rates = torch.cat([rates, cross_rates], dim=1)
-        parts = [torch.log1p(seen).flatten(1), _log_odds(rates).flatten(1), _log_age(age_s)]
-        return torch.cat(parts, dim=1), rates[:, 1, -1], rates[:, 0, -1]
+    def _decayed(self, counters_RMVLK: Tensor, age_s_RMV: Tensor) -> tuple[Tensor, Tensor]:
+        """Impressions (R, M, V, L, 1) and outcomes (R, M, V, L, H), decayed to now."""
+        age_s = torch.where(age_s_RMV < 0, _MISSING_AGE_S, age_s_RMV)
+        counts = counters_RMVLK * torch.exp2(-age_s[..., None] / self.half_lives_L)[..., None]
+        return counts[..., :1], counts[..., 1:]
+
+    def _own_rates(self, seen: Tensor, done: Tensor, user_rates: Tensor) -> Tensor:
+        """Smoothed rates (R, M, V − 1, L, H) of item, creator and topic, and of the user with the latter two."""
+        plain, crossed = slice(len(_STRENGTHS) - 1), slice(len(_STRENGTHS) - 1, None)
+        strengths = torch.tensor(_STRENGTHS[1:], dtype=seen.dtype, device=seen.device)[:, None, None]
+        rates = (done[:, :, plain] + strengths * self.prior_H) / (seen[:, :, plain] + strengths)
+        cross = (done[:, :, crossed] + _CROSS_STRENGTH * user_rates) / (seen[:, :, crossed] + _CROSS_STRENGTH)
+        return torch.cat([rates, cross], dim=2)
 
     def _surface(self, feeds: dict[str, Tensor], item_rate_BH: Tensor) -> Tensor:
         """The item's own record on the surface where it would be shown."""
         surface_B1 = feeds["categorical"][:, len(IDS) : len(IDS) + 1]
         match_BS = (feeds["surface_keys"] == surface_B1) & (surface_B1 != 0)
-        counts_BK = (feeds["surface_counters"] * match_BS[:, :, None]).sum(1)
+        counts_BK = (match_BS[:, None].to(torch.float32) @ feeds["surface_counters"])[:, 0]
         age_s = feeds["counter_age_s"][:, 1:2]
         counts_BK = counts_BK * torch.exp2(-torch.where(age_s < 0, _MISSING_AGE_S, age_s) / self.half_lives_L[-1])
         seen, done = counts_BK[:, :1], counts_BK[:, 1:]
         rates = (done + _SURFACE_STRENGTH * item_rate_BH) / (seen + _SURFACE_STRENGTH)
         return torch.cat([torch.log1p(seen), _log_odds(rates)], dim=1)
 
-    def _matches(self, feeds: dict[str, Tensor], user_rate_BH: Tensor) -> Tensor:
+    def _matches(self, feeds: dict[str, Tensor], user_rate_RH: Tensor) -> Tensor:
         """The user with this item, creator, topic, surface: how often, how well, how long ago."""
-        keys_RTE = feeds["event_keys"]
+        keys_RET = feeds["event_keys"].transpose(1, 2)
         candidate_BE = feeds["categorical"][:, 1 : len(EVENT_KEYS) + 1]
-        candidate_RME = candidate_BE.reshape(keys_RTE.shape[0], -1, len(EVENT_KEYS))
-        match_RMTE = (keys_RTE[:, None] == candidate_RME[:, :, None]) & (candidate_RME != 0)[:, :, None]
-        match = match_RMTE.to(torch.float32)
-        seen_BE = match.sum(2).flatten(0, 1)
-        done_BEH = torch.einsum("rmte,rth->rmeh", match, feeds["event_outcomes"]).flatten(0, 1)
-        rates = (done_BEH + _MATCH_STRENGTH * user_rate_BH[:, None, :]) / (seen_BE[:, :, None] + _MATCH_STRENGTH)
-        age_R1T1 = feeds["event_age_s"][:, None, :, None]
-        newest_BE = torch.where(match_RMTE, age_R1T1, _MISSING_AGE_S).amin(2).flatten(0, 1)
-        return torch.cat([torch.log1p(seen_BE), _log_odds(rates).flatten(1), torch.log1p(newest_BE)], dim=1)
+        candidate_BE = torch.where(candidate_BE == 0, _NO_KEY, candidate_BE)  # nothing matches nothing
+        match_RMET = keys_RET[:, None] == by_request(candidate_BE, keys_RET.shape[0])[:, :, :, None]
+        outcomes_RTK = torch.cat([torch.ones_like(feeds["event_outcomes"][:, :, :1]), feeds["event_outcomes"]], dim=2)
+        counts = match_RMET.to(torch.float32).flatten(1, 2) @ outcomes_RTK
+        counts = counts.reshape(*match_RMET.shape[:3], -1)
+        seen, done = counts[..., :1], counts[..., 1:]
+        rates = (done + _MATCH_STRENGTH * user_rate_RH[:, None, None]) / (seen + _MATCH_STRENGTH)
+        age_s_R11T = feeds["event_age_s"][:, None, None, :]
+        newest_RME = torch.where(match_RMET, age_s_R11T, _MISSING_AGE_S).amin(3)
+        return torch.cat([torch.log1p(seen[..., 0]), _log_odds(rates).flatten(2), torch.log1p(newest_RME)], dim=2)
 
-    def _recent(self, feeds: dict[str, Tensor], user_rate_BH: Tensor) -> Tensor:
+    def _recent(self, feeds: dict[str, Tensor], user_rate_RH: Tensor) -> Tensor:
         """Mean outcomes of the user's last events, and how many events are known."""
         known_RT = (feeds["event_age_s"] >= 0).to(torch.float32)
-        rate_RMH = user_rate_BH.reshape(known_RT.shape[0], -1, self.heads)
-        parts = [torch.log1p(known_RT.sum(1))[:, None, None].expand(-1, rate_RMH.shape[1], 1)]
+        parts = [torch.log1p(known_RT.sum(1, keepdim=True))]
         for last in _RECENT:
             known = known_RT[:, :last, None]
             done = (feeds["event_outcomes"][:, :last] * known).sum(1)
-            parts.append((done[:, None] + rate_RMH) / (known.sum(1)[:, None] + 1))
-        return torch.cat(parts, dim=2).flatten(0, 1)
+            parts.append((done + user_rate_RH) / (known.sum(1) + 1))
+        return torch.cat(parts, dim=1)
+
+
+def by_request(rows_B: Tensor, requests: int) -> Tensor:
+    """(B, …) to (R, M, …)."""
+    return rows_B.reshape(requests, -1, *rows_B.shape[1:])
+
+
+def first(values_RM: Tensor) -> Tensor:
+    """Of each request's first candidate: (R, M, …) to (R, 1, …)."""
+    return values_RM.select(1, 0).unsqueeze(1)
+
+
+def split(names: tuple[str, ...]) -> tuple[list[int], list[int]]:
+    """Places of the inputs that the candidates of a request share, and of each one's own."""
+    shared = [place for place, name in enumerate(names) if is_of_request(name)]
+    return shared, [place for place in range(len(names)) if place not in shared]
+
+
+def _widths(inputs: Inputs) -> tuple[int, int]:
+    """How many dense numbers a request shares, and D."""
+    heads, (shared, own) = len(inputs.heads), (len(places) for places in split(inputs.numeric))
+    history = len(inputs.half_lives) * (1 + heads) + 1
+    recent = len(_RECENT) * heads + 1
+    of_request = history + recent + 2 * shared + 2
+    matches = len(EVENT_KEYS) * (2 + heads)
+    return of_request, of_request + (len(inputs.histories) - 1) * history + (1 + heads) + matches + 2 * own
+
+
+def _history(seen: Tensor, rates: Tensor, age_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts, smoothed log-odds and ages of histories, each (R, M, …)."""
+    return torch.log1p(seen).flatten(2), _log_odds(rates).flatten(2), _log_age(age_s)
 
 
 def _log_odds(rates: Tensor) -> Tensor:
@@ -144,13 +202,13 @@ def _log_age(age_s: Tensor) -> Tensor:
     return torch.log1p(torch.where(age_s < 0, _MISSING_AGE_S, age_s))
 
 
-def _numbers(values_BN: Tensor) -> Tensor:
-    """Attributes on a signed logarithmic scale, and whether they are missing."""
-    missing = torch.isnan(values_BN)
-    known = torch.where(missing, 0.0, values_BN)
-    return torch.cat([torch.sign(known) * torch.log1p(known.abs()), missing.to(torch.float32)], dim=1)
+def _numbers(values: Tensor) -> Tensor:
+    """Attributes (…, N) on a signed logarithmic scale, and whether they are missing."""
+    missing = torch.isnan(values)
+    known = torch.where(missing, 0.0, values)
+    return torch.cat([torch.sign(known) * torch.log1p(known.abs()), missing.to(torch.float32)], dim=-1)
 
 
-def _clock(hour_B: Tensor) -> Tensor:
-    angle = hour_B[:, None] * (2 * torch.pi / 24)
-    return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
+def _clock(hour: Tensor) -> Tensor:
+    angle = hour[..., None] * (2 * torch.pi / 24)
+    return torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)

@@ -15,7 +15,7 @@ from understudy.releases.aliases import ALIASES, resolve_alias
 
 __all__ = ["FORMAT", "Release", "ancestors", "build", "digests", "load", "read_manifest", "resolve"]
 
-FORMAT = 1
+FORMAT = 2  # 2: what the candidates of a request share comes first among a network's inputs
 _FOLDER = "releases"
 _NOT_RELEASES = ("aliases", "quarantine", "evidence")
 _SHORTEST_PREFIX = 6
@@ -98,10 +98,10 @@ def load(lake: Lake, ref: str) -> Release:
     """
     digest = resolve(lake, ref)
     manifest = read_manifest(lake, digest)
-    if manifest["format"] > FORMAT:
+    if manifest["format"] != FORMAT:
         raise BadInput(
-            f"release {digest[:12]}: expected format {FORMAT} or older, found {manifest['format']}; "
-            "install the version of understudy that made it, or newer"
+            f"release {digest[:12]}: expected format {FORMAT}, found {manifest['format']}; "
+            "install the version of understudy that made it, or release again"
         )
     files = {}
     for name, sha256 in manifest["files"].items():

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from understudy import __version__
-from understudy.errors import BadInput, first_line
+from understudy.errors import first_line
 from understudy.section import duration_s
 from understudy.serving import protocol
 from understudy.serving.desk import Busy, Desk

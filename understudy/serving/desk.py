@@ -56,7 +56,10 @@ class Desk:
         """
         if self.waiting >= self.queue:
             raise Busy("queue")
-        if self.waiting and time.perf_counter() - arrived + self.waiting * self.mean_s + self.expected_s > self.budget_s:
+        if (
+            self.waiting
+            and time.perf_counter() - arrived + self.waiting * self.mean_s + self.expected_s > self.budget_s
+        ):
             raise Busy("deadline")
         self.waiting += 1
         try:

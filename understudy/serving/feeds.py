@@ -8,6 +8,7 @@ import datetime
 import zoneinfo
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Assembler:
         self.zone = zoneinfo.ZoneInfo(inputs.time_zone)
         self.shapes = inputs.shapes()
         self.counters = [[f"{c}_{h}" for c in inputs.counts] for h in inputs.half_lives]
-        self.columns = {view: _places(items, view, sum(self.counters, [])) for view in HISTORIES[1:]}
+        self.columns = {view: _places(items, view, list(chain(*self.counters))) for view in HISTORIES[1:]}
         self.surface_columns = _places(items, "surface_counters", [f"surface_{c}" for c in inputs.counts])
         self.item_texts = _attributes(items, "hashes", inputs.categorical, IDS[2:])
         numbers = tuple(name for name in inputs.numeric if name not in inputs.times)
@@ -113,9 +114,7 @@ class Assembler:
         self._events(found, known.history, now_us)
         return found
 
-    def _attributes(
-        self, found: Feeds, profile: Row, there: npt.NDArray[np.bool_], rows: Int64s, now_us: int
-    ) -> None:
+    def _attributes(self, found: Feeds, profile: Row, there: npt.NDArray[np.bool_], rows: Int64s, now_us: int) -> None:
         for to, name in enumerate(self.inputs.categorical):
             value = profile.get(name.removeprefix(_USER)) if name.startswith(_USER) else None
             if value is not None:
@@ -132,9 +131,7 @@ class Assembler:
                 then = np.array([value], np.int64) if name in self.inputs.times else None
                 numbers[:, to] = value if then is None else _age_s(then, now_us, np.nan)
 
-    def _counters(
-        self, found: Feeds, known: Known, there: npt.NDArray[np.bool_], rows: Int64s, now_us: int
-    ) -> None:
+    def _counters(self, found: Feeds, known: Known, there: npt.NDArray[np.bool_], rows: Int64s, now_us: int) -> None:
         counters, ages = found["counters"], found["counter_age_s"]
         ages[:] = NEVER
         self._user_counters(counters[:, 0], ages[:, 0], known.history, slice(None), now_us)

@@ -26,13 +26,17 @@ class Metrics:
         self.latency = self._histogram("request_seconds", "From a request's head to its answer.", _SECONDS, "route")
         self.stages = self._histogram("stage_seconds", "Parts of a request.", _SECONDS, "stage")
         self.slates = self._histogram("slate_candidates", "Candidates of a request.", _SLATES)
-        self.users = self._counter("users", "Requests, by what the online store knew: known, unknown, unavailable.", "features")
+        self.users = self._counter(
+            "users", "Requests, by what the online store knew: known, unknown, unavailable.", "features"
+        )
         self.candidates = self._counter("candidates", "Candidates, known to the item snapshot or not.", "features")
         self.store_failures = self._counter("online_store_failures", "Reads of the online store that failed.", "cause")
         self.stale = self._counter("stale_requests", "Requests that were answered with stale features.")
         self.predicted = self._counter("predicted_sum", "Sum of predicted probabilities over candidates.", "head")
         self.context = self._counter("context", "Served slates: told to the collector, or lost.", "outcome")
-        self.reloads = self._counter("reloads", "Releases and snapshots that were taken up, or could not be.", "outcome")
+        self.reloads = self._counter(
+            "reloads", "Releases and snapshots that were taken up, or could not be.", "outcome"
+        )
         self.staleness = self._gauge("feature_age_seconds", "Since the features were refreshed.", "livemax")
         self.release = self._gauge("release_info", "1 for the release that answers.", "livemax", "release")
         for outcome in ("told", "lost"):

@@ -65,7 +65,9 @@ class SqliteStore:
             raise Unavailable("sqlite", str(error)) from error
         return [found.get(key, {}) for key in keys]
 
-    def _select(self, db: sqlite3.Connection, view: str, keys: list[bytes], found: dict[tuple[str, bytes], Row]) -> None:
+    def _select(
+        self, db: sqlite3.Connection, view: str, keys: list[bytes], found: dict[tuple[str, bytes], Row]
+    ) -> None:
         marks = ",".join("?" * len(keys))
         query = f'SELECT entity_key, feature_name, value FROM "{_PROJECT}_{view}" WHERE entity_key IN ({marks})'
         for key, feature, value in db.execute(query, keys):

@@ -178,7 +178,10 @@ def of_tensors(asked: InferRequest) -> RankRequest:
                 f"{at}.shape: expected [1{'' if most == 1 else f' to {most}'}] and as many texts in data, "
                 f"found {tensor.shape} and {len(tensor.data)}"
             )
-        if not all(isinstance(text, str) and 1 <= len(text) <= (64 if tensor.name == "surface" else 200) for text in tensor.data):
+        if not all(
+            isinstance(text, str) and 1 <= len(text) <= (64 if tensor.name == "surface" else 200)
+            for text in tensor.data
+        ):
             raise Invalid(f"{at}.data: expected texts of 1 to 200 characters (surface: 64), found something else")
         texts[tensor.name] = tensor.data
     for name in ("user_id", "item_id"):

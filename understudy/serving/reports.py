@@ -100,7 +100,9 @@ class Reporter:
             size += len(batch[-1])
         return batch, True
 
-    def _send(self, connection: http.client.HTTPConnection | None, batch: list[bytes]) -> http.client.HTTPConnection | None:
+    def _send(
+        self, connection: http.client.HTTPConnection | None, batch: list[bytes]
+    ) -> http.client.HTTPConnection | None:
         # The same bytes again are the same batch to the collector, so a try whose answer was lost does no harm.
         envelope = _Envelope(uuid.uuid4().hex, time.time_ns() // 1000, [msgspec.Raw(one) for one in batch])
         body = msgspec.json.encode(envelope)

@@ -80,12 +80,11 @@ def serve(settings: Settings, listening: socket.socket, workers: int) -> None:
         timeout_graceful_shutdown=10,
         workers=workers,
     )
-    server = uvicorn.Server(config)
     if workers == 1:
-        server.run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[listening])
         return
     with _shared_metrics():
-        Multiprocess(config, target=server.run, sockets=[listening]).run()
+        Multiprocess(config, sockets=[listening]).run()
 
 
 @contextmanager
