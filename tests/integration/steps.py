@@ -1,5 +1,8 @@
 """The pipeline's steps, one after the other in this process."""
 
+import dataclasses
+from typing import Any
+
 from understudy.calibration import step as calibration
 from understudy.config import Config
 from understudy.drift import step as drift
@@ -7,6 +10,7 @@ from understudy.evaluation import step as evaluation
 from understudy.features import building, retrieval
 from understudy.lake import Lake
 from understudy.logs import compaction
+from understudy.ranker.config import Ranker
 from understudy.releases import promote, publish
 from understudy.runs import Run
 from understudy.runs.planning import plan_window
@@ -25,6 +29,19 @@ RUN = {
     "publish_release": (publish.run, ()),
     "promote": (promote.run, ("rollout",)),
 }
+
+
+FIRST = "2022-04-30"  # last day of the first release's window
+
+
+def small(config: Config, **training: Any) -> Config:
+    """A configuration that trains for seconds, and whose gates let that pass."""
+    network = Ranker(hidden=(16,), cross_layers=1, cross_rank=4)
+    evaluation = dataclasses.replace(config.evaluation, auc_margin=0.2, bootstrap=50, max_ece=0.3)
+    evaluation = dataclasses.replace(evaluation, max_calibration_error=0.5, segments=())
+    changed = dataclasses.replace(config.training, epochs=2, ranker=network, **training)
+    features = dataclasses.replace(config.features, recent_events=8, crosses=("creator", "topic"))
+    return dataclasses.replace(config, training=changed, evaluation=evaluation, features=features)
 
 
 def through(lake_uri: str, config: Config, window_end: str, last: str) -> Run:

@@ -4,42 +4,29 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from pyspark.sql import SparkSession
-from steps import RUN, through
+from steps import FIRST, RUN, small, through
 
 from understudy.config import Config
 from understudy.lake import Lake
-from understudy.logs.ingest import ingest
-from understudy.ranker.config import Ranker
 from understudy.releases import read_manifest
 from understudy.runs import Run
 from understudy.runs.planning import draft_plan
 from understudy.training import member
 from understudy.training.config import Distillation, Ensemble, Variant
 
-FIRST, SECOND = "2022-04-30", "2022-05-02"
-
-
-def with_training(config: Config, **changes: Any) -> Config:
-    small = Ranker(hidden=(16,), cross_layers=1, cross_rank=4)
-    evaluation = dataclasses.replace(config.evaluation, auc_margin=0.2, bootstrap=50, max_ece=0.3)
-    evaluation = dataclasses.replace(evaluation, max_calibration_error=0.9, segments=())
-    training = dataclasses.replace(config.training, epochs=2, ranker=small, **changes)
-    return dataclasses.replace(config, training=training, evaluation=evaluation)
+SECOND = "2022-05-02"
 
 
 @pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory, logs: Path, config: Config, session: SparkSession) -> Path:
-    """A lake with a first release."""
+def released(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lake with a first release, for this module alone."""
     lake = tmp_path_factory.mktemp("teaching") / "lake"
-    ingest(config, str(logs), str(lake))
-    through(str(lake), with_training(config), FIRST, "promote")
+    shutil.copytree(released, lake)
     return lake
 
 
@@ -48,7 +35,7 @@ def taught(released: Path, config: Config, tmp_path_factory: pytest.TempPathFact
     """The second run, taught by the first release, with a control, in a lake of its own."""
     lake = tmp_path_factory.mktemp("taught") / "lake"
     shutil.copytree(released, lake)
-    return through(str(lake), with_training(config), SECOND, "promote")
+    return through(str(lake), small(config), SECOND, "promote")
 
 
 def test_the_first_taught_run_has_a_control_and_says_what_the_teacher_was_worth(taught: Run) -> None:
@@ -69,7 +56,7 @@ def test_the_first_taught_run_has_a_control_and_says_what_the_teacher_was_worth(
 
 
 def test_the_control_differs_in_nothing_but_the_teacher(taught: Run, released: Path, config: Config) -> None:
-    alone = with_training(config, distillation=Distillation(teacher="none"))
+    alone = small(config, distillation=Distillation(teacher="none"))
     run = through(str(released), alone, SECOND, "train_ranker")
     control = taught.manifest("train_ranker")["files"]["control/model.safetensors"]["sha256"]  # type: ignore[index]
     assert control == run.manifest("train_ranker")["files"]["model.safetensors"]["sha256"]  # type: ignore[index]
@@ -89,15 +76,15 @@ def test_the_teacher_scores_each_row_once_and_the_row_says_who_spoke(taught: Run
 
 def test_the_next_run_trains_no_control_until_its_turn(taught: Run, config: Config) -> None:
     lake = taught.lake
-    assert not draft_plan(lake, with_training(config), "2022-05-03").control
-    assert draft_plan(lake, with_training(config, control_every=1), "2022-05-03").control
+    assert not draft_plan(lake, small(config), "2022-05-03").control
+    assert draft_plan(lake, small(config, control_every=1), "2022-05-03").control
 
 
 def test_a_teacher_reads_its_own_features_where_the_student_has_others(
     taught: Run, released: Path, config: Config
 ) -> None:
     other = dataclasses.replace(config.features, half_lives=("3d", "14d"), recent_events=20, crosses=("topic",))
-    run = through(str(released), with_training(dataclasses.replace(config, features=other)), SECOND, "train_ranker")
+    run = through(str(released), dataclasses.replace(small(config), features=other), SECOND, "train_ranker")
     inputs = json.loads(run.lake.read_bytes(run.manifest("train_ranker")["files"]["inputs.json"]["path"]))  # type: ignore[index]
     assert (inputs["half_lives"], inputs["recent_events"], inputs["crosses"]) == (["3d", "14d"], 20, ["topic"])
     service = run.lake.read_json(run.manifest("retrieve_features")["files"]["feature_service.json"]["path"])  # type: ignore[index]
@@ -128,7 +115,7 @@ def ensemble(released: Path, config: Config, tmp_path_factory: pytest.TempPathFa
     """A run taught by an ensemble; it was stopped after two members and goes on."""
     lake = tmp_path_factory.mktemp("ensemble") / "lake"
     shutil.copytree(released, lake)
-    taught_by = with_training(config, distillation=Distillation(teacher="ensemble", alpha=0.9), ensemble=ENSEMBLE)
+    taught_by = small(config, distillation=Distillation(teacher="ensemble", alpha=0.9), ensemble=ENSEMBLE)
     run = through(str(lake), taught_by, FIRST, "check_drift")
     seen: list[str] = []
     patch = pytest.MonkeyPatch()

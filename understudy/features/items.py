@@ -78,7 +78,8 @@ class ItemSnapshot:
             if manifest["format"] != _FORMAT:
                 raise BadInput(f"{folder}: expected format {_FORMAT}, found {manifest['format']}; refresh the features")
             arrays = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in manifest["arrays"]
+                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+                for name in manifest["arrays"]
             }
         except (OSError, ValueError, KeyError) as error:
             raise BadInput(

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from understudy.hashing import decision
 
-__all__ = ["SEED", "is_random", "keeps", "lot"]
+__all__ = ["SEED", "SLICE", "is_random", "keeps", "lot"]
 
 SEED = 0
+SLICE = "slice"  # the name of the decision whether a request belongs to the random slice
 
 
 def lot(row_keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -36,5 +37,5 @@ def keeps(
 
 def is_random(request_ids: Any, share: float) -> npt.NDArray[np.bool_]:
     """Whether a request belongs to the random slice, by its id (texts or an Arrow array)."""
-    random: npt.NDArray[np.bool_] = decision("slice", SEED, request_ids) < share
+    random: npt.NDArray[np.bool_] = decision(SLICE, SEED, request_ids) < share
     return random

@@ -7,25 +7,22 @@ numbers as NaN, counters as 0, times as never. Shapes as in ``understudy.inputs`
 import datetime
 import zoneinfo
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from understudy.errors import BadInput
 from understudy.features.items import UNKNOWN_US, ItemSnapshot
 from understudy.features.views import CROSSES, HISTORIES, cross_view
-from understudy.hashing import hash64, hash_bytes
 from understudy.inputs import EVENT_KEYS, IDS, NEVER, Feeds, Inputs
+from understudy.serving.hashes import hash_of
 from understudy.serving.online import Asked, Row
 
-__all__ = ["Assembler", "Known", "hash_of"]
+__all__ = ["Assembler", "Known"]
 
 _USER, _ITEM = "user_profile__", "item_profile__"
-_SPARK_SEED = 42
 
 Int64s = npt.NDArray[np.int64]
 
@@ -37,13 +34,6 @@ class Known:
     history: Row
     profile: Row
     crosses: dict[tuple[str, str], Row]
-
-
-@lru_cache(maxsize=65_536)
-def hash_of(text: str) -> int:
-    """``hash64`` of one text, as int64. Attributes have few values: they are kept."""
-    value = hash_bytes(text.encode(), _SPARK_SEED)
-    return value - (1 << 64) if value >> 63 else value
 
 
 class Assembler:
@@ -64,7 +54,7 @@ class Assembler:
         numbers = tuple(name for name in inputs.numeric if name not in inputs.times)
         self.item_numbers = _attributes(items, "numbers", numbers)
         self.item_times = _attributes(items, "times_us", inputs.times)
-        self.hours = hash64(pa.array([str(hour) for hour in range(24)]))
+        self.hours = [hash_of(str(hour)) for hour in range(24)]
 
     def asked(self, user_id: str, at: Int64s) -> list[Asked]:
         """The rows that a request needs: the user's history and profile, and one per cross and value.

@@ -10,18 +10,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from understudy.errors import BadInput
 from understudy.features.items import ItemSnapshot
-from understudy.hashing import decision, hash64
 from understudy.inputs import Inputs
-from understudy.logs.keep import is_random
+from understudy.logs.keep import SEED, SLICE
 from understudy.ranker.served import Served
 from understudy.releases import Release
 from understudy.section import canonical_json, from_json
 from understudy.serving.config import Serving
 from understudy.serving.feeds import Assembler
+from understudy.serving.hashes import hashes_of, lots
 from understudy.serving.online import OnlineStore, Row, Unavailable
 
 __all__ = ["Model", "Scored", "Stage", "rank"]
@@ -127,7 +126,7 @@ def rank(
     """
     started = time.perf_counter()
     assembler = stage.assembler
-    item_ids = hash64(pa.array(candidates, pa.string()))
+    item_ids = hashes_of(candidates)
     at = stage.items.find(item_ids)
     asked = assembler.asked(user_id, at)
     unavailable, rows = None, [Row()] * len(asked)
@@ -140,8 +139,8 @@ def rank(
     fed = time.perf_counter()
     probability, _ = stage.model.served.score_feeds(feeds)
     utility = probability @ stage.model.worth
-    random = bool(is_random(pa.array([request_id]), stage.model.random_share)[0])
-    order = np.argsort(decision(_ORDER, 0, request_id, pa.array(candidates)) if random else -utility, kind="stable")
+    random = bool(lots(SLICE, SEED, [request_id])[0] < stage.model.random_share)  # as the collector decides
+    order = np.argsort(lots(_ORDER, 0, candidates, after=request_id) if random else -utility, kind="stable")
     scored = time.perf_counter()
     seconds = {"online_store": read - started, "features": fed - read, "scoring": scored - fed}
     unknown_items = int((at < 0).sum())

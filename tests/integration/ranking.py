@@ -1,0 +1,88 @@
+"""A real rank server for tests, and what it is asked."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from understudy.lake import Lake
+
+__all__ = ["HEADERS", "ROOT", "TOKEN", "RankServer", "items_of", "users_of"]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TOKEN = "a-token-for-tests-only"
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class RankServer:
+    """`understudy serve` on a lake, with its log."""
+
+    def __init__(self, lake: Path, *more: str, **environment: str) -> None:
+        command = [sys.executable, "-m", "understudy.cli", "serve", "--lake", str(lake), "--port", "0", *more]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "UNDERSTUDY_SERVE_TOKEN": TOKEN, **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+        self.wait(lambda: any("http://" in line for line in self.lines))
+        found = re.search(r"http://\S+", "".join(self.lines))
+        assert found
+        self.url = found[0]
+        self.client = httpx.Client(base_url=self.url, headers=HEADERS, timeout=30)
+        self.wait(self.is_ready)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.lines.extend(self.process.stderr)
+
+    def wait(self, until: Any, limit_s: float = 60) -> None:
+        end = time.monotonic() + limit_s
+        while not until():
+            assert self.process.poll() is None, "".join(self.lines)
+            assert time.monotonic() < end, "".join(self.lines)
+            time.sleep(0.05)
+
+    def is_ready(self) -> bool:
+        try:
+            return self.client.get("/v2/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def rank(self, user: str, candidates: list[str], **more: Any) -> httpx.Response:
+        return self.client.post("/v1/rank", json={"user_id": user, "candidates": candidates, **more})
+
+    def metric(self, name: str) -> float:
+        """A metric's value, such as ``shed_total{cause="queue"}``; 0 where it was never counted."""
+        lines = self.client.get("/metrics").text.splitlines()
+        found = [line.rpartition(" ")[2] for line in lines if line.startswith(f"understudy_serving_{name} ")]
+        return float(found[0]) if found else 0.0
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        code = self.process.wait(60)
+        self.client.close()
+        return code
+
+
+def items_of(lake: Path) -> list[str]:
+    return sorted(set(_examples(lake)["item_id"].to_pylist()))
+
+
+def users_of(lake: Path) -> list[str]:
+    return sorted(set(_examples(lake)["user_id"].to_pylist()))
+
+
+def _examples(lake: Path) -> Any:
+    (folder,) = lake.glob("runs/*/steps/compact_logs/*/examples")
+    return Lake.open(str(lake)).dataset(str(folder.relative_to(lake))).to_table(columns=["user_id", "item_id"])
