@@ -6,6 +6,7 @@ numbers as NaN, counters as 0, times as never. Shapes as in ``understudy.inputs`
 
 import datetime
 import zoneinfo
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -50,10 +51,9 @@ class Assembler:
         self.counters = [[f"{c}_{h}" for c in inputs.counts] for h in inputs.half_lives]
         self.columns = {view: _places(items, view, list(chain(*self.counters))) for view in HISTORIES[1:]}
         self.surface_columns = _places(items, "surface_counters", [f"surface_{c}" for c in inputs.counts])
-        self.item_texts = _attributes(items, "hashes", inputs.categorical, IDS[2:])
-        numbers = tuple(name for name in inputs.numeric if name not in inputs.times)
-        self.item_numbers = _attributes(items, "numbers", numbers)
-        self.item_times = _attributes(items, "times_us", inputs.times)
+        self.item_texts = _attributes(items, "hashes", inputs.categorical, inputs.categorical)
+        self.item_numbers = _attributes(items, "numbers", inputs.numeric, set(inputs.numeric) - set(inputs.times))
+        self.item_times = _attributes(items, "times_us", inputs.numeric, inputs.times)
         self.hours = [hash_of(str(hour)) for hour in range(24)]
 
     def asked(self, user_id: str, at: Int64s) -> list[Asked]:
@@ -171,17 +171,16 @@ def _age_s(then_us: Int64s, now_us: int, missing: float) -> npt.NDArray[np.float
 
 
 def _attributes(
-    items: ItemSnapshot, array: str, names: tuple[str, ...], plain: tuple[str, ...] = ()
+    items: ItemSnapshot, array: str, inputs: tuple[str, ...], wanted: Collection[str]
 ) -> list[tuple[int, int]]:
-    """Place of an item's attribute among the release's inputs, and in the snapshot's array.
-
-    Args:
-        plain: attributes that the inputs name without the view.
-    """
-    wanted = [(to, name.removeprefix(_ITEM)) for to, name in enumerate(names) if name.startswith(_ITEM)]
-    wanted += [(to, name) for to, name in enumerate(names) if name in plain]
-    places = _places(items, array, [name for _, name in wanted])
-    return [(to, place) for (to, _), place in zip(wanted, places, strict=True)]
+    """Place of each of an item's attributes among the inputs, and in the snapshot's array."""
+    of_item = [
+        (to, name.removeprefix(_ITEM))
+        for to, name in enumerate(inputs)
+        if name in wanted and (name.startswith(_ITEM) or name in IDS[2:])
+    ]
+    places = _places(items, array, [name for _, name in of_item])
+    return [(to, place) for (to, _), place in zip(of_item, places, strict=True)]
 
 
 def _places(items: ItemSnapshot, array: str, names: list[str]) -> list[int]:
