@@ -12,9 +12,11 @@ from typing import Any
 
 import httpx
 
+from understudy import releases
 from understudy.lake import Lake
+from understudy.releases.unit import build
 
-__all__ = ["HEADERS", "ROOT", "TOKEN", "RankServer", "items_of", "users_of"]
+__all__ = ["HEADERS", "ROOT", "TOKEN", "RankServer", "another_release", "items_of", "users_of"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOKEN = "a-token-for-tests-only"
@@ -86,3 +88,12 @@ def users_of(lake: Path) -> list[str]:
 def _examples(lake: Path) -> Any:
     (folder,) = lake.glob("runs/*/steps/compact_logs/*/examples")
     return Lake.open(str(lake)).dataset(str(folder.relative_to(lake))).to_table(columns=["user_id", "item_id"])
+
+
+def another_release(lake: Path, **sections: dict[str, Any]) -> str:
+    """A release like production with some sections of its configuration changed; returns its digest."""
+    opened = Lake.open(str(lake))
+    release = releases.load(opened, "production")
+    content = {key: value for key, value in release.manifest.items() if key not in ("files", "format")}
+    content["config"] = {**content["config"], **sections}
+    return build(opened, content, release.files)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from understudy.cli.listening import listen, token_of
+from understudy.cli.listening import end_well, listen, token_of
 from understudy.cli.output import config_option, lake_option
 
 __all__ = ["TOKEN", "collect"]
@@ -97,6 +97,7 @@ def _serve(app: Any, listening: socket.socket, limits: Any) -> None:
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=10,
     )
+    end_well()
     uvicorn.Server(settings).run(sockets=[listening])
 
 

@@ -7,7 +7,7 @@ import urllib.parse
 import click
 
 from understudy.cli.collect import TOKEN as COLLECT_TOKEN
-from understudy.cli.listening import listen, token_of
+from understudy.cli.listening import end_well, listen, token_of
 from understudy.cli.output import lake_option
 
 __all__ = ["serve"]
@@ -75,6 +75,7 @@ def serve(
     )
     where, at = listening.getsockname()[:2]
     print(f"serve: listening on http://{where}:{at}", file=sys.stderr, flush=True)
+    end_well()
     worker.serve(settings, listening, workers)
 
 

@@ -81,7 +81,7 @@ class ItemSnapshot:
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
                 for name in manifest["arrays"]
             }
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError) as error:
             raise BadInput(
                 f"{folder}: expected an item snapshot, found a damaged one; run `understudy features refresh`"
             ) from error
