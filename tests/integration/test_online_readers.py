@@ -26,6 +26,14 @@ needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="n
 
 
 @pytest.fixture(scope="module")
+def released(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lake with a first release, for this module alone."""
+    lake = tmp_path_factory.mktemp("readers") / "lake"
+    shutil.copytree(released, lake)
+    return lake
+
+
+@pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     one = Redis(tmp_path_factory.mktemp("redis"), password="p@ss word")
     yield one

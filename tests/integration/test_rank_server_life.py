@@ -13,10 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from collecting import Server as Collector
 from collecting import action
 from ranking import HEADERS, RankServer, another_release, items_of, users_of
 from redis_server import Redis
+from uvicorn.supervisors import Multiprocess
 
 from understudy.features import online
 from understudy.features.pointer import POINTER, REDIS_URL, current_features
@@ -89,8 +91,10 @@ def refresh(lake: Path) -> str:
 def test_a_promotion_and_a_refresh_are_taken_up_while_requests_are_answered(
     lake: Path, serve: Callable[..., RankServer]
 ) -> None:
-    first = releases_of(lake)
-    digest = another_release(lake, serving={"utility": {"like": 2.0}})
+    patient = {"budget_ms": 10_000.0}  # how busy the machine is does not matter here
+    first = another_release(lake, serving=patient)
+    promote(Lake.open(str(lake)), first)
+    digest = another_release(lake, serving={**patient, "utility": {"like": 2.0}})
     server = serve("--no-log-requests")
     crowd = Crowd(server, items_of(lake)[:20])
     server.wait(lambda: len(crowd.answers) > 5)
@@ -268,7 +272,8 @@ def no_features(lake: Path) -> list[str]:
 
 
 def damaged_items(lake: Path) -> list[str]:
-    next(lake.glob("features/items/*/ids.npy")).write_bytes(b"")
+    name = current_features(Lake.open(str(lake)))["items"]
+    (lake / "features" / "items" / name / "ids.npy").write_bytes(b"")
     return []
 
 
@@ -307,6 +312,8 @@ def test_bad_input_is_one_clear_line(
     from understudy.cli import main
 
     monkeypatch.setenv("UNDERSTUDY_SERVE_TOKEN", "a-token-for-tests-only")
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, **_: server.config.load())  # no further
+    monkeypatch.setattr(Multiprocess, "run", lambda _: None)
     with pytest.raises(SystemExit) as ended:
         main(["serve", "--lake", str(lake), "--port", "0", "--workers", workers, *spoil(lake)])
     told = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("serve: listening")]

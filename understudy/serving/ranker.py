@@ -91,8 +91,7 @@ class Scored:
     Args:
         order: (M,) places of the candidates, best first; at random where ``random``.
         probability: (M, H). utility: (M,).
-        unavailable: why the online store gave nothing; None where it answered.
-        known_user: whether it knew the user.
+        user: ``known``, ``unknown``, or ``unavailable`` where the online store gave nothing; ``unavailable``: why.
         unknown_items: candidates that the snapshot lacks.
         started: when its turn came, by ``time.perf_counter``.
         seconds: stage → how long it took.
@@ -102,8 +101,8 @@ class Scored:
     probability: Floats
     utility: Floats
     random: bool
+    user: str
     unavailable: str | None
-    known_user: bool
     unknown_items: int
     started: float
     seconds: dict[str, float]
@@ -144,4 +143,5 @@ def rank(
     scored = time.perf_counter()
     seconds = {"online_store": read - started, "features": fed - read, "scoring": scored - fed}
     unknown_items = int((at < 0).sum())
-    return Scored(order, probability, utility, random, unavailable, any(rows[:2]), unknown_items, started, seconds)
+    user = "unavailable" if unavailable else "known" if any(rows[:2]) else "unknown"
+    return Scored(order, probability, utility, random, user, unavailable, unknown_items, started, seconds)

@@ -1,0 +1,179 @@
+"""A request's way: its form, its turn, its ranking, its answer; and what is counted and told of it."""
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from understudy.errors import first_line
+from understudy.section import duration_s
+from understudy.serving import protocol
+from understudy.serving.asked import Refusal, as_json, body_of, check_token, decoded, refused
+from understudy.serving.config import Serving
+from understudy.serving.desk import Busy, Desk
+from understudy.serving.following import Following
+from understudy.serving.log import say
+from understudy.serving.metrics import Metrics
+from understudy.serving.online import OnlineStore
+from understudy.serving.ranker import Scored, Stage, rank
+from understudy.serving.reports import Reporter, Slate
+
+__all__ = ["Answering"]
+
+_REQUEST_ID = re.compile(protocol.REQUEST_ID)
+_RANK = msgspec.json.Decoder(protocol.RankRequest)
+_INFER = msgspec.json.Decoder(protocol.InferRequest)
+
+
+class Answer(NamedTuple):
+    """What one request is answered with; ``items`` are those that people may see."""
+
+    scored: Scored
+    stage: Stage
+    body: bytes
+    items: list[str]
+
+
+class Answering:
+    """The routes that rank.
+
+    Args:
+        token: of the clients.
+        clock: seconds since 1970.
+        log_requests: a line for each request, not only for those that failed.
+    """
+
+    desk: Desk
+    on_stage: tuple[Stage, OnlineStore]  # exchanged as one
+    reporter: Reporter | None = None
+
+    def __init__(
+        self, following: Following, metrics: Metrics, token: str, clock: Callable[[], float], log_requests: bool
+    ) -> None:
+        self.following, self.metrics, self.clock, self.log_requests = following, metrics, clock, log_requests
+        self.expected = f"Bearer {token}".encode()
+
+    @property
+    def config(self) -> Serving:
+        """Of the release on stage."""
+        return self.on_stage[0].model.config
+
+    async def rank(self, request: Request) -> Response:
+        """Order candidates for a user."""
+        return await self._answer(request, "rank", self._ranked)
+
+    async def infer(self, request: Request) -> Response:
+        """The same as tensors, in the order of the candidates."""
+        return await self._answer(request, "infer", self._inferred)
+
+    async def _answer(self, request: Request, route: str, answer: Callable[..., Any]) -> Response:
+        arrived = time.perf_counter()
+        given = request.headers.get("x-request-id", "")
+        note: dict[str, Any] = {"request_id": given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex}
+        try:
+            check_token(request, self.expected)
+            body = await body_of(request, self.config.max_body_kb << 10)
+            found: Answer = await answer(body, arrived, note)
+            response = as_json(found.body, headers={"x-request-id": note["request_id"]})
+        except Refusal as error:
+            note["reason"] = str(error)
+            response = refused(error, note["request_id"])
+        except Exception as error:  # one request's fault is not another's
+            note["reason"] = first_line(error)
+            response = refused(Refusal(500, "internal error"), note["request_id"])
+        took = time.perf_counter() - arrived
+        self.metrics.requests.labels(route, str(response.status_code)).inc()
+        self.metrics.latency.labels(route).observe(took)
+        if self.log_requests or response.status_code not in (200, 503):
+            say("request", route=route, status=response.status_code, ms=round(took * 1000, 3), **note)
+        return response
+
+    async def _ranked(self, body: bytes, arrived: float, note: dict[str, Any]) -> Answer:
+        asked = decoded(_RANK, body)
+        return await self._in_turn(asked, arrived, note, lambda *found: _ranking(asked, note["request_id"], *found))
+
+    async def _inferred(self, body: bytes, arrived: float, note: dict[str, Any]) -> Answer:
+        tensors = decoded(_INFER, body)
+        try:
+            asked = protocol.of_tensors(tensors)
+        except protocol.Invalid as error:
+            raise Refusal(400, str(error)) from error
+        return await self._in_turn(asked, arrived, note, lambda *found: _tensors(tensors, note["request_id"], *found))
+
+    async def _in_turn(
+        self, asked: protocol.RankRequest, arrived: float, note: dict[str, Any], answer: Callable[..., Answer]
+    ) -> Answer:
+        note["request_id"] = request_id = asked.request_id or note["request_id"]
+        _check_slate(asked, self.config.max_candidates)
+        now_us, surface = int(self.clock() * 1e6), asked.context.surface
+
+        def work() -> Answer:
+            (stage, store), candidates = self.on_stage, asked.candidates
+            scored = rank(
+                stage, store, asked.user_id, candidates, request_id=request_id, surface=surface, now_us=now_us
+            )
+            return answer(stage, scored)
+
+        try:
+            found: Answer = await self.desk.serve(arrived, work)
+        except Busy as busy:
+            self.metrics.shed.labels(busy.cause).inc()
+            raise Refusal(503, f"too busy ({busy.cause}): try again", {"Retry-After": "1"}) from busy
+        self._count(found, arrived)
+        note |= {"release": found.stage.model.digest[:12], "candidates": len(asked.candidates)}
+        if self.reporter is not None and found.items:
+            self.reporter.put(Slate(asked, request_id, now_us, found.stage.model, found.scored, found.items))
+        return found
+
+    def _count(self, answer: Answer, arrived: float) -> None:
+        metrics, scored, model = self.metrics, answer.scored, answer.stage.model
+        count = len(scored.order)
+        metrics.slates.observe(count)
+        for stage, seconds in {"queue": scored.started - arrived, **scored.seconds}.items():
+            metrics.stages.labels(stage).observe(seconds)
+        metrics.users.labels(scored.user).inc()
+        if scored.unavailable:
+            metrics.store_failures.labels(scored.unavailable).inc()
+        metrics.candidates.labels("unknown").inc(scored.unknown_items)
+        metrics.candidates.labels("known").inc(count - scored.unknown_items)
+        for head, total in zip(model.heads, scored.probability.sum(axis=0).tolist(), strict=True):
+            metrics.predicted.labels(head).inc(total)
+        if self.following.age_s() > duration_s(model.config.stale_after):
+            metrics.stale.inc()
+
+
+def _check_slate(asked: protocol.RankRequest, most: int) -> None:
+    count = len(asked.candidates)
+    if count > most:
+        raise Refusal(400, f"candidates: expected at most {most}, found {count}")
+    if len(set(asked.candidates)) < count:
+        raise Refusal(400, "candidates: expected each id once, found one twice")
+
+
+def _ranking(asked: protocol.RankRequest, request_id: str, stage: Stage, scored: Scored) -> Answer:
+    order = scored.order[: asked.limit]
+    items = [asked.candidates[place] for place in order.tolist()]
+    probability = scored.probability[order].T.tolist()
+    answer = protocol.Ranked(
+        request_id=request_id,
+        release=stage.model.digest,
+        slice="random" if scored.random else "policy",
+        items=items,
+        utility=scored.utility[order].tolist(),
+        probabilities=dict(zip(stage.model.heads, probability, strict=True)),
+        user=scored.user,
+        unknown_items=scored.unknown_items,
+    )
+    return Answer(scored, stage, msgspec.json.encode(answer), items)
+
+
+def _tensors(tensors: protocol.InferRequest, request_id: str, stage: Stage, scored: Scored) -> Answer:
+    answer = protocol.infer_answer(
+        tensors, request_id, stage.model.digest, scored.probability.tolist(), scored.utility.tolist()
+    )
+    return Answer(scored, stage, msgspec.json.encode(answer), [])  # the order is the caller's: nobody has seen one yet
