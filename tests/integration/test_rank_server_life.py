@@ -18,6 +18,7 @@ from collecting import Server as Collector
 from collecting import action
 from ranking import HEADERS, RankServer, another_release, items_of, users_of
 from redis_server import Redis
+from roles import as_role
 from uvicorn.supervisors import Multiprocess
 
 from understudy.features import online
@@ -260,6 +261,25 @@ def test_several_workers_count_together_and_one_that_dies_is_replaced(
     with httpx.Client(base_url=server.url, headers=HEADERS, timeout=30) as client:
         assert client.post("/v1/rank", json={"user_id": "u", "candidates": items}).status_code == 200
     assert server.stop() == 0
+
+
+def test_a_server_needs_no_more_than_its_own_role_s_packages(lake: Path) -> None:
+    code = (
+        "import httptools, uvloop, understudy.serving.app, understudy.serving.worker\n"
+        "from understudy.cli import serve\n"
+        "from understudy.serving.following import Following\n"
+        "from understudy.serving.online import RedisStore\n"
+        "from understudy.serving.ranker import rank\n"
+        f"following = Following({str(lake)!r}, 'production')\n"
+        "RedisStore('redis://127.0.0.1:1/0', following.stage.model.views, 0.1)\n"
+        f"items = {items_of(lake)[:9]!r}\n"
+        "found = rank(following.stage, following.store(), 'u', items, request_id='r', surface=None, now_us=1)\n"
+        "assert sorted(found.order.tolist()) == list(range(9))\n"
+        "loaded = {name.split('.')[0] for name in sys.modules}\n"
+        "assert not loaded & {'torch', 'pandas', 'kfp', 'feast', 'duckdb', 'pyspark', 'sklearn'}, loaded\n"
+    )
+    done = as_role("serve", code)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def bad_alias(lake: Path) -> list[str]:

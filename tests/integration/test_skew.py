@@ -134,3 +134,19 @@ def test_every_score_is_what_the_offline_network_says(replayed: Replayed) -> Non
         difference = np.abs(found - expected).max()
         print(f"{head}: largest difference {difference:.2e}")
         assert difference < 1e-5
+
+
+def test_what_is_unknown_is_fed_as_in_training(replayed: Replayed) -> None:
+    assembler, items = replayed.following.stage.assembler, replayed.following.stage.items
+    ids = hashes_of(["never", "seen"])
+    at = items.find(ids)
+    assert at.tolist() == [-1, -1]
+    wanted = assembler.asked("nobody", at)
+    known = assembler.known(wanted, [{} for _ in wanted])
+    now = datetime.datetime(2022, 5, 1, 7, 30, tzinfo=datetime.UTC)
+    found = assembler.feeds("nobody", ids, at, known, None, int(now.timestamp() * 1e6))
+    bare = {"user_id": ["nobody"] * 2, "item_id": ["never", "seen"], "surface": pa.nulls(2, pa.string())}
+    expected = assembler.inputs.encode(pa.table({"ts": pa.array([now] * 2, pa.timestamp("us", "UTC")), **bare}))
+    for name, values in expected.items():
+        values = values[:1] if name in PER_REQUEST else values
+        np.testing.assert_array_equal(found[name], values, err_msg=name)

@@ -1,0 +1,131 @@
+"""Pieces of the rank server: the desk, hashes, what is told to the collector."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from understudy.hashing import decision, hash64
+from understudy.logs.events import decode
+from understudy.logs.keep import is_random
+from understudy.serving.desk import Busy, Desk
+from understudy.serving.hashes import hash_of, hashes_of, lots
+from understudy.serving.protocol import Context, RankRequest
+from understudy.serving.reports import Reporter, Slate, served_event
+
+texts = st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=20)
+
+
+@given(texts)
+def test_hashes_are_those_of_the_tables(ids: list[str]) -> None:
+    np.testing.assert_array_equal(hashes_of(ids), hash64(pa.array(ids)))
+    assert hash_of(ids[0]) == hash64([ids[0]])[0]
+
+
+@given(texts, st.text(min_size=1, max_size=40), st.integers(-(2**63), 2**63 - 1))
+def test_decisions_are_those_of_the_log(ids: list[str], request: str, seed: int) -> None:
+    np.testing.assert_array_equal(lots("slice", seed, ids), decision("slice", seed, pa.array(ids)))
+    expected = decision("order", seed, pa.array([request] * len(ids)), pa.array(ids))
+    np.testing.assert_array_equal(lots("order", seed, ids, after=request), expected)
+    assert (lots("slice", 0, [request])[0] < 0.3) == is_random([request], 0.3)[0]
+
+
+def asked(desk: Desk, work: Callable[[], Any], count: int) -> list[Any]:
+    """Results of so many requests at once; an exception where one was refused."""
+
+    async def all_at_once() -> list[Any]:
+        now = time.perf_counter()
+        return await asyncio.gather(*(desk.serve(now, work) for _ in range(count)), return_exceptions=True)
+
+    return asyncio.run(all_at_once())
+
+
+def test_a_desk_serves_in_turn() -> None:
+    desk, turns = Desk(60, 10), iter(range(10))
+    assert asked(desk, lambda: next(turns), 10) == list(range(10))
+    desk.close()
+
+
+def test_more_than_may_wait_is_refused_at_once() -> None:
+    desk, gate = Desk(60, 3), threading.Event()
+    threading.Timer(0.1, gate.set).start()
+    found = asked(desk, gate.wait, 8)
+    assert found[:3] == [True] * 3
+    assert [error.cause for error in found[3:]] == ["queue"] * 5
+    assert asked(desk, lambda: 1, 1) == [1]
+    desk.close()
+
+
+def test_what_would_come_too_late_is_refused() -> None:
+    desk = Desk(60, 100)
+    desk.mean_s = 25.0
+    found = asked(desk, lambda: 1, 5)
+    assert [isinstance(one, Busy) for one in found] == [False, False, True, True, True]
+    assert {one.cause for one in found[2:]} == {"deadline"}
+    desk.close()
+
+
+def test_a_turn_that_comes_too_late_costs_nothing_and_does_not_last() -> None:
+    desk = Desk(1, 100)
+    desk.mean_s = 1.5  # once it was slow
+    found = [asked(desk, lambda: 1, 1)[0] for _ in range(30)]
+    assert isinstance(found[0], Busy)
+    assert found[-1] == 1
+    desk.close()
+
+
+def test_an_error_is_its_own_request_s() -> None:
+    desk = Desk(60, 10)
+    results = iter([ValueError("one"), None])
+
+    def work() -> int:
+        error = next(results)
+        if error is not None:
+            raise error
+        return 1
+
+    first, second = asked(desk, work, 2)
+    assert isinstance(first, ValueError)
+    assert second == 1
+    desk.close()
+
+
+def slate(request: str, items: list[str], random: bool = False) -> Slate:
+    order = np.arange(len(items))[::-1]
+    probability = np.linspace(0.1, 0.9, 2 * len(items), dtype=np.float32).reshape(-1, 2)
+    scored: Any = SimpleNamespace(order=order, probability=probability, random=random)
+    model: Any = SimpleNamespace(heads=("click", "like"), digest="d" * 64)
+    wanted = RankRequest("u", items, Context("home"))
+    return Slate(wanted, request, 1_700_000_000_000_000, model, scored, [items[place] for place in order[:2]])
+
+
+def test_a_slate_is_told_as_the_collector_takes_it() -> None:
+    event = served_event(slate("r", ["a", "b", "c"], random=True))
+    body = {"batch_id": "b", "sent_at": 1, "events": [msgspec.to_builtins(event)]}
+    (taken,) = decode(msgspec.json.encode(body)).events
+    assert taken == event
+    assert [(item.item_id, item.position) for item in event.items] == [("c", 0), ("b", 1)]
+    assert event.items[0].p == {"click": pytest.approx(0.74), "like": pytest.approx(0.9)}
+    assert event.items[0].propensity == pytest.approx(1 / 3)
+    assert served_event(slate("r", ["a", "b"])).items[0].propensity is None
+
+
+def test_nobody_waits_for_a_collector_that_is_not_there() -> None:
+    told, lost = [], []
+    reporter = Reporter("http://127.0.0.1:1", "token", told.append, lost.append, waiting=2)
+    before = time.monotonic()
+    for place in range(50):
+        reporter.put(slate(f"r{place}", ["a", "b"]))
+    assert time.monotonic() - before < 1
+    reporter.close()
+    assert not told
+    assert sum(lost) == 50
