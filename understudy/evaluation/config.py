@@ -4,6 +4,8 @@ from understudy.section import number, section
 
 __all__ = ["Evaluation"]
 
+_MOST = 100_000
+
 
 @section
 class Evaluation:
@@ -22,6 +24,7 @@ class Evaluation:
         max_size_mb: of the exported model.
         max_p99_ms: of scoring one slate on one core.
         slate_size: candidates in that slate.
+        slate_sizes: of other slates that are measured and reported.
         export_tolerance: largest difference of a probability between the trained network with its
             calibration and the exported file.
         segments: columns whose segments may block on harm.
@@ -39,9 +42,14 @@ class Evaluation:
     top: int = number(10, low=1, high=10_000)
     max_size_mb: float = number(200.0, low=0.001)
     max_p99_ms: float = number(25.0, low=0.001)
-    slate_size: int = number(500, low=1, high=100_000)
+    slate_size: int = number(500, low=1, high=_MOST)
+    slate_sizes: tuple[int, ...] = (100, 1000)
     export_tolerance: float = number(1e-4, low=0, high=1)
     segments: tuple[str, ...] = ("surface",)
     min_segment_rows: int = number(300, low=1)
     bootstrap: int = number(200, low=20, high=100_000)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not all(1 <= size <= _MOST for size in self.slate_sizes):
+            raise ValueError(f"slate_sizes: expected numbers from 1 to {_MOST}, found {list(self.slate_sizes)}")

@@ -1,4 +1,4 @@
-"""How long the exported file takes for one slate, in a process of its own with one core."""
+"""How long the exported file takes for a slate, in a process of its own with one core."""
 
 import json
 import os
@@ -11,56 +11,72 @@ from typing import Any
 
 import numpy as np
 
-from understudy.inputs import PER_REQUEST, Inputs
+from understudy.inputs import PER_REQUEST, Feeds, Inputs
 
 __all__ = ["measure"]
 
-_RUNS = 60
+_RUNS = 100
 _TRIES = 3
-_TIMEOUT_S = 120
+_TIMEOUT_S = 300
 
 
-def measure(model: bytes, inputs: Inputs, slate_size: int, bound_ms: float) -> dict[str, float]:
-    """``p50_ms``, ``p99_ms`` and ``memory_mb`` of scoring a slate; measured again where it misses the bound.
+def measure(model: bytes, inputs: Inputs, slate_size: int, bound_ms: float, others: tuple[int, ...]) -> dict[str, Any]:
+    """What scoring costs: ``slates``, size → ``p50_ms`` and ``p99_ms``; and ``memory_mb``.
 
-    Other work on the machine makes a measurement larger, never smaller: the best of three counts.
+    Other work on the machine makes a measurement larger, never smaller: where the slate of ``slate_size`` misses its
+    bound all is measured again, and the best of three counts.
     """
-    best: dict[str, float] = {}
+    sizes = sorted({slate_size, *others})
+    best: dict[str, Any] = {}
     for _ in range(_TRIES):
-        found = _in_process(model, inputs, slate_size)
-        if not best or found["p99_ms"] < best["p99_ms"]:
+        found = _in_process(model, inputs, sizes)
+        if not best or _p99(found, slate_size) < _p99(best, slate_size):
             best = found
-        if best["p99_ms"] <= bound_ms:
+        if _p99(best, slate_size) <= bound_ms:
             break
     return best
 
 
-def _in_process(model: bytes, inputs: Inputs, slate_size: int) -> dict[str, float]:
+def _p99(found: dict[str, Any], slate_size: int) -> float:
+    return float(found["slates"][str(slate_size)]["p99_ms"])
+
+
+def _in_process(model: bytes, inputs: Inputs, sizes: list[int]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="understudy-latency-") as folder:
         Path(folder, "served.onnx").write_bytes(model)
         Path(folder, "inputs.json").write_text(inputs.to_json())
-        command = [sys.executable, "-m", "understudy.evaluation.latency", folder, str(slate_size)]
+        command = [sys.executable, "-m", "understudy.evaluation.latency", folder, *map(str, sizes)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, check=True, env=environment, timeout=_TIMEOUT_S)
-        found: dict[str, float] = json.loads(done.stdout)
+        found: dict[str, Any] = json.loads(done.stdout)
         return found
 
 
-def _main(folder: str, slate_size: int) -> dict[str, Any]:
+def _main(folder: str, sizes: list[int]) -> dict[str, Any]:
     from understudy.ranker.served import Served
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     inputs = Inputs.from_json(Path(folder, "inputs.json").read_text())
     served = Served(Path(folder, "served.onnx").read_bytes(), inputs, threads=1)
+    return {
+        "slates": {str(size): _timed(served, _slate(inputs, size)) for size in sizes},
+        "memory_mb": _peak_memory_mb(),
+    }
+
+
+def _slate(inputs: Inputs, size: int) -> Feeds:
     random = np.random.default_rng(0)
-    rows = {name: 1 if name in PER_REQUEST else slate_size for name in inputs.shapes()}
-    feeds = {
+    rows = {name: 1 if name in PER_REQUEST else size for name in inputs.shapes()}
+    return {
         name: random.integers(0, 1 << 40, (rows[name], *shape))
         if kind is np.int64
         else random.uniform(0, 100, (rows[name], *shape)).astype(np.float32)
         for name, (kind, shape) in inputs.shapes().items()
     }
+
+
+def _timed(served: Any, feeds: Feeds) -> dict[str, float]:
     for _ in range(5):
         served.score_feeds(feeds)
     taken = []
@@ -70,7 +86,7 @@ def _main(folder: str, slate_size: int) -> dict[str, Any]:
         served.score_feeds(feeds)
         taken.append((time.thread_time() - started) * 1000)
     p50, p99 = np.percentile(taken, [50, 99])
-    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3), "memory_mb": _peak_memory_mb()}
+    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
 
 
 def _peak_memory_mb() -> float | None:
@@ -82,4 +98,4 @@ def _peak_memory_mb() -> float | None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_main(sys.argv[1], int(sys.argv[2]))))
+    print(json.dumps(_main(sys.argv[1], [int(size) for size in sys.argv[2:]])))

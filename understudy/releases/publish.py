@@ -1,6 +1,7 @@
 """The step ``publish_release``: bind what the run made into one release; alias ``candidate``."""
 
 import io
+import json
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -55,9 +56,17 @@ def _body(step: Step) -> Outcome:
         "gates": _gates(step),
     }
     digest = build(step.lake, content, files)
+    _keep_evidence(step, digest)
     move(step.lake, {"candidate": digest}, f"published by run {plan.run_id}", expected=_as_it_stands(step))
     step.say(f"release {digest[:12]}")
     return Outcome(figures={"digest": digest})
+
+
+def _keep_evidence(step: Step, digest: str) -> None:
+    """What depends on the machine lies beside the releases and names the one that it is of."""
+    measured = json.loads(step.lake.read_bytes(step.run.folder, "evidence", "latency.json"))
+    text = canonical_json({"release": digest, "run": step.run.id, **measured}) + "\n"
+    step.lake.replace(f"releases/evidence/{digest}.json", text.encode())
 
 
 def _control(step: Step) -> dict[str, float] | None:
