@@ -49,6 +49,8 @@ STUDENTS = {  # name → alpha, and whether it learns for longer
     "nobody, for longer": (None, True),
     "the ensemble, alpha .5": (0.5, False),
     "the ensemble, alpha .9": (0.9, False),
+    "the ensemble, alpha .5, for longer": (0.5, True),
+    "the ensemble, alpha .7, for longer": (0.7, True),
     "the ensemble, alpha .9, for longer": (0.9, True),
     "the ensemble, alpha 1, for longer": (1.0, True),
 }
