@@ -40,7 +40,7 @@ from understudy.spark_server import serving
 from understudy.training.batches import Rows
 from understudy.training.checkpoint import Checkpoints
 from understudy.training.config import Distillation, Training
-from understudy.training.ensemble import Lesson, folds_of, mean_logits, members_of
+from understudy.training.ensemble import Lesson, Spoken, folds_of, mean_logits, members_of
 from understudy.training.lessons import column, labels_of
 from understudy.training.loop import fit, scores
 from understudy.training.member import learn_all
@@ -139,8 +139,8 @@ class Class:
         new, heads = np.ones(len(said), bool), self.inputs.heads
         return teacher_targets(said, self.learn.labels, self.learn.weights, new, distillation, heads)[0]
 
-    def ensemble(self, others: tuple[Days, ...]) -> tuple[Floats, list[list[Floats]]]:
-        """Logits of an ensemble's members that did not see a row, and each member's on other days."""
+    def members(self, others: tuple[Days, ...]) -> tuple[Floats, list[Spoken], list[int]]:
+        """Logits of an ensemble's members that did not see a row; the members; and where other days are cut."""
         members = members_of(self.training)
         fold = torch.from_numpy(folds_of(self.learn.table["request_id"], self.training.ensemble.folds))
         days = np.asarray(self.learn.table["day"].cast(pa.string()).cast(pa.date32()).cast(pa.int32()), np.int64)
@@ -149,10 +149,13 @@ class Class:
         with tempfile.TemporaryDirectory(prefix="understudy-members-") as folder:
             checkpoints = Checkpoints(Lake.open_or_create(folder), "ensemble", "0" * 64)
             spoken = learn_all(self.base, self.training, lesson, checkpoints, lambda _: None)
-        cuts = np.cumsum([len(part) for part in known])[:-1]
-        return mean_logits([one.train for one in spoken], members, fold), [
-            np.split(one.last.numpy(), cuts) for one in spoken
-        ]
+        cuts = np.cumsum([len(part) for part in known])[:-1].tolist()
+        return mean_logits([one.train for one in spoken], members, fold), spoken, cuts
+
+    def ensemble(self, others: tuple[Days, ...]) -> tuple[Floats, list[list[Floats]]]:
+        """Logits of an ensemble's members that did not see a row, and each member's on other days."""
+        out_of_fold, spoken, cuts = self.members(others)
+        return out_of_fold, [np.split(one.last.numpy(), cuts) for one in spoken]
 
 
 def joined(parts: list[Rows]) -> Rows:

@@ -14,6 +14,7 @@ import redis as client
 from ranking import items_of, users_of
 from redis_server import Redis
 
+from understudy.errors import BadInput
 from understudy.features import online, repository
 from understudy.features.pointer import REDIS_URL, current_features
 from understudy.features.views import CROSSES, VIEWS
@@ -137,3 +138,10 @@ def test_a_store_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "none.db", 0.1)
     with pytest.raises(Unavailable, match="unable to open"):
         store.read([("user_history", ("u",))])
+
+
+@pytest.mark.parametrize("url", ["http://h", "redis://", "redis://:a%2Cb@h:1/0"])
+def test_a_redis_that_feast_can_not_take_is_one_clear_line(released: Path, url: str) -> None:
+    with pytest.raises(BadInput, match="UNDERSTUDY_REDIS_URL: expected") as refused:
+        feasts(released, url)
+    assert "%2C" not in str(refused.value)

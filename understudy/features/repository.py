@@ -97,6 +97,8 @@ def _redis(url: str) -> Any:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise BadInput("UNDERSTUDY_REDIS_URL: expected redis://[:password@]host:port/db, found something else")
+    if any("," in urllib.parse.unquote(value or "") for value in (parts.username, parts.password)):
+        raise BadInput("UNDERSTUDY_REDIS_URL: expected a user and password without commas, which Feast can't take")
     settings = {"db": parts.path.strip("/") or "0", "ssl": str(parts.scheme == "rediss").lower()}
     settings |= {
         name: json.dumps(urllib.parse.unquote(value))

@@ -1,5 +1,6 @@
 """Tell the log collector what was served, off the request's path. Losing it is counted and never fails a request."""
 
+import contextlib
 import http.client
 import queue
 import threading
@@ -69,9 +70,13 @@ class Reporter:
             self.lost(1)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Send what waits."""
-        self.queue.put(None)
-        self.thread.join(timeout_s)
+        """Send what waits; what can't be sent in time is lost."""
+        end = time.monotonic() + timeout_s
+        with contextlib.suppress(queue.Full):
+            self.queue.put(None, timeout=timeout_s)
+        self.thread.join(max(0.0, end - time.monotonic()))
+        if self.thread.is_alive():
+            self.lost(self.queue.qsize())
 
     def _run(self) -> None:
         connection = None
