@@ -43,6 +43,7 @@ bench: install ## the comparisons behind the README's numbers (DATA=)
 	$(BIN)/python benchmarks/distillation.py --data "$(DATA)"
 	$(BIN)/python benchmarks/loader.py --data "$(DATA)"
 	$(BIN)/python benchmarks/training.py --data "$(DATA)"
+	$(BIN)/python benchmarks/serving.py --data "$(DATA)"
 	$(BIN)/python benchmarks/weekly.py
 	$(BIN)/python benchmarks/collector.py
 	$(BIN)/python benchmarks/simulator.py

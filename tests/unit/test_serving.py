@@ -3,7 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from understudy.logs.events import decode
 from understudy.logs.keep import is_random
 from understudy.serving.desk import Busy, Desk
 from understudy.serving.hashes import hash_of, hashes_of, lots
+from understudy.serving.online import Asked, Kept, Row, Unavailable
 from understudy.serving.protocol import Context, RankRequest
 from understudy.serving.reports import Reporter, Slate, served_event
 
@@ -97,6 +99,52 @@ def test_an_error_is_its_own_request_s() -> None:
     assert isinstance(first, ValueError)
     assert second == 1
     desk.close()
+
+
+class Store:
+    """A store of every key, that says what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.gone = False
+
+    def read(self, asked: Sequence[Asked]) -> list[Row]:
+        if self.gone:
+            raise Unavailable("test", "gone")
+        self.asked.append(list(asked))
+        return [{"of": key} for key in asked]
+
+    def close(self) -> None:
+        pass
+
+
+def test_rows_are_kept_until_the_next_refresh() -> None:
+    store, counted = Store(), Counter()
+    kept = Kept(store, 3, lambda outcome, rows: counted.update({outcome: rows}))
+    a, b, c, d = (("user_history", (name,)) for name in "abcd")
+    assert kept.read([a, b]) == [{"of": a}, {"of": b}]
+    assert kept.read([b, c, a]) == [{"of": b}, {"of": c}, {"of": a}]
+    assert store.asked == [[a, b], [c]]
+    assert counted == {"hit": 2, "miss": 3}
+    store.gone = True
+    assert kept.read([a]) == [{"of": a}]
+    with pytest.raises(Unavailable):
+        kept.read([a, d])
+    store.gone = False
+    assert kept.read([a, d]) == [{"of": a}, {"of": d}]
+    assert list(kept.kept) == [b, c, d]
+    kept.forget()
+    assert kept.read([b]) == [{"of": b}]
+    assert store.asked[-1] == [b]
+
+
+@given(st.integers(0, 6), st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=8, unique=True), max_size=12))
+def test_what_is_kept_is_bounded_and_changes_no_answer(most: int, reads: list[list[int]]) -> None:
+    kept = Kept(Store(), most, lambda *_: None)
+    for read in reads:
+        keys = [("user_history", (str(one),)) for one in read]
+        assert kept.read(keys) == [{"of": key} for key in keys]
+        assert len(kept.kept) <= max(most, 0)
 
 
 def slate(request: str, items: list[str], random: bool = False) -> Slate:

@@ -19,7 +19,7 @@ from understudy.serving.desk import Busy, Desk
 from understudy.serving.following import Following
 from understudy.serving.log import say
 from understudy.serving.metrics import Metrics
-from understudy.serving.online import OnlineStore
+from understudy.serving.online import Kept
 from understudy.serving.ranker import Scored, Stage, rank
 from understudy.serving.reports import Reporter, Slate
 
@@ -49,7 +49,7 @@ class Answering:
     """
 
     desk: Desk
-    on_stage: tuple[Stage, OnlineStore]  # exchanged as one
+    on_stage: tuple[Stage, Kept]  # exchanged as one
     reporter: Reporter | None = None
 
     def __init__(

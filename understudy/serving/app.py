@@ -25,6 +25,7 @@ from understudy.serving.desk import Desk
 from understudy.serving.following import Following
 from understudy.serving.log import say
 from understudy.serving.metrics import Metrics
+from understudy.serving.online import Kept
 from understudy.serving.openapi import described
 from understudy.serving.ranker import Stage
 from understudy.serving.reports import Reporter
@@ -75,7 +76,7 @@ class _Server:
         self.following, self.options = following, options
         self.metrics = Metrics()
         self.answering = Answering(following, self.metrics, options.token, options.clock, options.log_requests)
-        self.answering.on_stage = following.stage, following.store()
+        self.answering.on_stage = following.stage, self._store()
         self.looking = concurrent.futures.ThreadPoolExecutor(1, "look", initializer=_give_way)
         self.is_ready = False
         self.failed = ""  # why the last look failed
@@ -124,13 +125,20 @@ class _Server:
         stage, (before, store) = self.following.stage, self.answering.on_stage
         if before.model is stage.model:
             self.answering.on_stage = stage, store
+            store.forget()
         else:
-            self.answering.on_stage = stage, self.following.store()
+            self.answering.on_stage = stage, self._store()
             self.answering.desk.pool.submit(store.close)  # after what waits
             self.metrics.release.labels(before.model.digest).set(0)
         self.answering.desk.budget_s, self.answering.desk.queue = _budget(stage)
         self.metrics.reloads.labels("done").inc()
         self._told()
+
+    def _store(self) -> Kept:
+        def count(outcome: str, rows: int) -> None:
+            self.metrics.rows.labels(outcome).inc(rows)
+
+        return Kept(self.following.store(), self.following.stage.model.config.kept_rows, count)
 
     def _told(self) -> None:
         stage, _ = self.answering.on_stage

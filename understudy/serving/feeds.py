@@ -126,7 +126,7 @@ class Assembler:
         ages[:] = NEVER
         self._user_counters(counters[:, 0], ages[:, 0], known.history, slice(None), now_us)
         for v, view in enumerate(HISTORIES[1:], start=1):
-            values = self.items.counters[view][rows][:, self.columns[view]]
+            values = _columns(self.items.counters[view][rows], self.columns[view])
             counters[there, v] = values.reshape(-1, *counters.shape[2:])
             ages[there, v] = _age_s(self.items.last_us[view][rows], now_us, NEVER)
         for v, cross in enumerate(self.inputs.crosses, start=len(HISTORIES)):
@@ -138,8 +138,8 @@ class Assembler:
                     self._user_counters(counters[:, v], ages[:, v], row, codes == code, now_us)
         width = min(found["surface_keys"].shape[1], self.items.surface_keys.shape[1])
         found["surface_keys"][there, :width] = self.items.surface_keys[rows, :width]
-        own = self.items.surface_counters[rows, :width]
-        found["surface_counters"][there, :width] = own[:, :, self.surface_columns]
+        own = self.items.surface_counters[rows]
+        found["surface_counters"][there, :width] = _columns(own, self.surface_columns)[:, :width]
 
     def _user_counters(self, counters: Any, ages: Any, row: Row, which: Any, now_us: int) -> None:
         """Counters (M, L, K) and ages (M,) from one row of the online store."""
@@ -160,6 +160,11 @@ class Assembler:
         for to, head in enumerate(self.inputs.heads):
             values = (history.get(f"events_{head}") or [])[:width]
             found["event_outcomes"][0, : len(values), to] = values
+
+
+def _columns(values: npt.NDArray[Any], places: list[int]) -> npt.NDArray[Any]:
+    """Places of the last axis, without a copy where it is all of them."""
+    return values if places == list(range(values.shape[-1])) else values[..., places]
 
 
 def _age_s(then_us: Int64s, now_us: int, missing: float) -> npt.NDArray[np.float32]:

@@ -15,22 +15,25 @@ Int64s = npt.NDArray[np.int64]
 _BITS = (1 << 64) - 1
 
 
-def hashes_of(texts: Sequence[str], seed: int = SPARK_SEED) -> Int64s:
-    """``hash64`` of each text, (n,)."""
-    hashes = np.fromiter((xxh64_intdigest(text.encode(), seed) for text in texts), np.uint64, len(texts))
-    return hashes.view(np.int64)
-
-
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=131_072)
 def hash_of(text: str) -> int:
-    """``hash64`` of one text, as int64. Attributes have few values: they are kept."""
-    return int(hashes_of([text])[0])
+    """``hash64`` of one text, as int64. What was asked for lately is known: attributes, and the items of the day."""
+    value = xxh64_intdigest(text.encode(), SPARK_SEED)
+    return value - (1 << 64) if value >> 63 else value
+
+
+def hashes_of(texts: Sequence[str]) -> Int64s:
+    """``hash64`` of each text, (n,)."""
+    return np.fromiter(map(hash_of, texts), np.int64, len(texts))
 
 
 def lots(name: str, seed: int, texts: Sequence[str], after: str | None = None) -> npt.NDArray[np.float64]:
     """``decision(name, seed, after, texts)``, (n,)."""
     start = _start(name, seed)
-    return uniform(hashes_of(texts, start if after is None else xxh64_intdigest(after.encode(), start)))
+    if after is not None:
+        start = xxh64_intdigest(after.encode(), start)
+    hashes = np.fromiter((xxh64_intdigest(text.encode(), start) for text in texts), np.uint64, len(texts))
+    return uniform(hashes.view(np.int64))
 
 
 @lru_cache

@@ -31,6 +31,9 @@ class Metrics:
         )
         self.candidates = self._counter("candidates", "Candidates, known to the item snapshot or not.", "features")
         self.store_failures = self._counter("online_store_failures", "Reads of the online store that failed.", "cause")
+        self.rows = self._counter(
+            "kept_rows", "Rows of users' features: kept (hit), or read from the store.", "outcome"
+        )
         self.stale = self._counter("stale_requests", "Requests that were answered with stale features.")
         self.predicted = self._counter("predicted_sum", "Sum of predicted probabilities over candidates.", "head")
         self.context = self._counter("context", "Served slates: told to the collector, or lost.", "outcome")

@@ -2,14 +2,14 @@
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from understudy.features.views import VIEWS
 from understudy.serving.values import decode, entity_key
 
-__all__ = ["Asked", "OnlineStore", "RedisStore", "Row", "SqliteStore", "Unavailable"]
+__all__ = ["Asked", "Kept", "OnlineStore", "RedisStore", "Row", "SqliteStore", "Unavailable"]
 
 Asked = tuple[str, tuple[str, ...]]  # a view, and the values of its keys
 Row = dict[str, Any]  # feature → value; empty where nothing is known
@@ -38,6 +38,40 @@ class OnlineStore(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+class Kept:
+    """Rows that were read lately, until the next refresh. One thread reads.
+
+    Args:
+        rows: that are kept at most, an empty one too.
+        count: is told ``hit`` or ``miss``, and how many rows.
+    """
+
+    def __init__(self, store: OnlineStore, rows: int, count: Callable[[str, int], None]) -> None:
+        self.store, self.most, self.count = store, rows, count
+        self.kept: dict[Asked, Row] = {}
+
+    def read(self, asked: Sequence[Asked]) -> list[Row]:
+        kept = self.kept
+        found = {key: kept[key] for key in asked if key in kept}
+        missing = [key for key in asked if key not in found]
+        self.count("hit", len(found))
+        self.count("miss", len(missing))
+        if missing:
+            read = dict(zip(missing, self.store.read(missing), strict=True))
+            for key in list(kept)[: max(0, len(kept) + len(read) - self.most)]:  # the oldest go
+                del kept[key]
+            kept.update(list(read.items())[: self.most])
+            found |= read
+        return [found[key] for key in asked]
+
+    def forget(self) -> None:
+        """The features were refreshed."""
+        self.kept = {}
+
+    def close(self) -> None:
+        self.store.close()
 
 
 class SqliteStore:
