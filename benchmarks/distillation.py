@@ -113,10 +113,10 @@ def split(part: Days) -> tuple[Days, Days]:
 
 
 class Class:
-    """A span of days, and networks of one seed that learn it."""
+    """A span of days, and networks of one seed that learn it; ``stop``: rows that end it, or some of these."""
 
-    def __init__(self, part: Days, inputs: Inputs, training: Training) -> None:
-        self.learn, stop = split(part)
+    def __init__(self, part: Days, inputs: Inputs, training: Training, stop: Days | None = None) -> None:
+        self.learn, stop = split(part) if stop is None else (part, stop)
         self.training, self.inputs = training, inputs
         feeds, labels = encode(self.learn.table, inputs), self.learn.labels
         self.base = new_model(training.ranker, inputs, feeds, labels, self.learn.weights, training.seed)

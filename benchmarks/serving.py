@@ -100,12 +100,13 @@ def _taught(lake_uri: str, config_path: str) -> dict[str, dict[str, Any]]:
 
     def part(*splits: str) -> Days:
         rows = table.filter(pc.is_in(table["split"], pa.array(splits)))
+        assert rows.num_rows, f"the table has rows of {splits}"
         return Days(rows, labels_of(rows, config.heads), column(rows, "sample_weight"))
 
-    gate, calibration = part("gate"), part("calibration")
+    gate, calibration = part("gate"), part("calibrate")
     torch.set_num_threads(config.training.threads)
     print("training twelve networks, and their student", file=sys.stderr, flush=True)
-    lesson = Class(part("train", "stop"), inputs, config.training)
+    lesson = Class(part("train"), inputs, config.training, part("stop"))
     out_of_fold, spoken, _ = lesson.members((gate,))
     members = [from_files(one.files) for one in spoken]
     variants = config.training.ensemble.variants

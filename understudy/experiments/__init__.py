@@ -1,0 +1,6 @@
+"""Who sees which release: buckets of users, arms of a rollout, holdouts; and what may be said of their difference."""
+
+from understudy.experiments.arms import Arms, ramp
+from understudy.experiments.outcomes import Difference, Outcomes, difference
+
+__all__ = ["Arms", "Difference", "Outcomes", "difference", "ramp"]

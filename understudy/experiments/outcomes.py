@@ -1,0 +1,63 @@
+"""What people did in an arm, per user, and the relative difference of two arms.
+
+A metric is a ratio of sums over users, such as clicks per impression or clicks per user; users are the units, so that
+those who return do not count as new evidence. The relative difference is normal by the delta method (A. Deng et al.,
+"Applying the Delta Method in Metric Analytics", KDD 2018).
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["Difference", "Outcomes", "difference"]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Sums over the users u of an arm: of y (what was done), n (what it is a share of), and their products."""
+
+    users: int
+    y: float
+    n: float
+    yy: float
+    nn: float
+    yn: float
+
+    @classmethod
+    def of(cls, users: Iterable[tuple[float, float]]) -> "Outcomes":
+        """From (y, n) of each user."""
+        rows = list(users)
+        products = ((a * a, b * b, a * b) for a, b in rows)
+        yy, nn, yn = (math.fsum(column) for column in zip(*products, strict=True)) if rows else (0.0, 0.0, 0.0)
+        return cls(len(rows), math.fsum(a for a, _ in rows), math.fsum(b for _, b in rows), yy, nn, yn)
+
+    @property
+    def ratio(self) -> float:
+        return self.y / self.n
+
+    def relative_variance(self) -> float:
+        """Variance of the ratio's estimate, divided by the ratio's square."""
+        users, r = self.users, self.ratio
+        residual = (self.yy - 2 * r * self.yn + r * r * self.nn) / (users - 1)  # of y − r n, whose mean is 0
+        return max(0.0, residual * users / (self.n * self.n)) / (r * r)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One arm's ratio over another's, minus 1; ``se``: its standard error."""
+
+    value: float
+    se: float
+
+    def bounds(self, z: float) -> tuple[float, float]:
+        return self.value - z * self.se, self.value + z * self.se
+
+
+def difference(arm: Outcomes, other: Outcomes) -> Difference | None:
+    """Relative difference of ``arm`` from ``other``; None where there is too little to say one."""
+    least = min(arm.users, other.users)
+    if least < 2 or min(arm.y, other.y, arm.n, other.n) <= 0:
+        return None
+    value = arm.ratio / other.ratio - 1
+    se = (1 + value) * math.sqrt(arm.relative_variance() + other.relative_variance())
+    return Difference(value, se)
