@@ -83,7 +83,7 @@ def _taught(lake_uri: str, config_path: str) -> dict[str, dict[str, Any]]:
         def forward(self, feeds: dict[str, Tensor]) -> Tensor:
             dense, rows, event_rows = self.preprocess(feeds)
             bases = self.preprocess.vocabulary.bases_C
-            nobody = torch.cat([bases[: ID_COLUMNS - 1].expand(len(rows), -1), rows[:, ID_COLUMNS - 1 :]], dim=1)
+            nobody = torch.cat([bases[: ID_COLUMNS - 1].expand(rows.shape[0], -1), rows[:, ID_COLUMNS - 1 :]], dim=1)
             nothing = bases[1 : ID_COLUMNS - 1].expand(*event_rows.shape[:2], -1)
             nothing = torch.cat([nothing, event_rows[..., ID_COLUMNS - 2 :]], dim=2)
             said = []

@@ -6,8 +6,10 @@ those who return do not count as new evidence. The relative difference is normal
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 __all__ = ["Difference", "Outcomes", "difference"]
 
@@ -24,12 +26,10 @@ class Outcomes:
     yn: float
 
     @classmethod
-    def of(cls, users: Iterable[tuple[float, float]]) -> "Outcomes":
-        """From (y, n) of each user."""
-        rows = list(users)
-        products = ((a * a, b * b, a * b) for a, b in rows)
-        yy, nn, yn = (math.fsum(column) for column in zip(*products, strict=True)) if rows else (0.0, 0.0, 0.0)
-        return cls(len(rows), math.fsum(a for a, _ in rows), math.fsum(b for _, b in rows), yy, nn, yn)
+    def of(cls, y: npt.NDArray[np.float64], n: npt.NDArray[np.float64]) -> "Outcomes":
+        """From y and n (users,); who has neither counts as nobody."""
+        users = int(((y != 0) | (n != 0)).sum())
+        return cls(users, float(y.sum()), float(n.sum()), float(y @ y), float(n @ n), float(y @ n))
 
     @property
     def ratio(self) -> float:

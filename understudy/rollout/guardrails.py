@@ -28,8 +28,8 @@ def readings(config: Guardrails, seen: Seen) -> Iterator[Reading]:
     canary, baseline = seen.canary, seen.baseline
     if (canary.requests or 0) >= config.min_requests:
         yield from _serving(config, canary, baseline)
-        if (baseline.requests or 0) >= config.min_requests:
-            yield from _scores(config, canary, baseline)
+    if min(canary.scored, baseline.scored) >= config.min_scored:
+        yield from _scores(config, canary, baseline)
     if canary.memory_mb is not None:
         text = f"a process holds {canary.memory_mb:.0f} MB, the bound is {config.memory_mb:g}"
         yield Reading("memory", canary.memory_mb > config.memory_mb, text)
@@ -55,7 +55,7 @@ def _scores(config: Guardrails, canary: ArmSeen, baseline: ArmSeen) -> Iterator[
     for head in sorted(canary.scores.keys() & baseline.scores.keys()):
         if baseline.scores[head] > 0:
             shift = canary.scores[head] / baseline.scores[head] - 1
-            text = f"the mean prediction of {head} is {shift:+.1%} off the baseline's, the bound is ±{config.score_shift:.0%}"
+            text = f"{head} is predicted {shift:+.1%} off the baseline's mean, the bound is ±{config.score_shift:.0%}"
             yield Reading(f"scores {head}", abs(shift) > config.score_shift, text, "scoring")
 
 

@@ -69,7 +69,7 @@ class ArmSeen:
         requests, errors: in the tick.
         p99_ms, memory_mb: in the tick, of its worst process.
         restarts: since the rollout began.
-        scores: head → mean prediction in the tick.
+        scores: head → mean prediction in the step, of ``scored`` requests.
         users: in the step.
         outcomes: metric → what its users did in the step, on impressions older than the attribution window.
         calibration: head → what its users did (y) against what was predicted (n), likewise.
@@ -81,6 +81,7 @@ class ArmSeen:
     memory_mb: float | None = None
     restarts: int | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    scored: int = 0
     users: int | None = None
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
     calibration: dict[str, Outcomes] = field(default_factory=dict)
