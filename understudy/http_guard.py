@@ -8,15 +8,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 __all__ = ["guarded"]
 
 
-def guarded(head_bytes: int, head_s: float) -> type[HttpToolsProtocol]:
+def guarded(head_bytes: int, head_s: float, connections: int | None = None) -> type[HttpToolsProtocol]:
     """The protocol's class.
 
     Args:
         head_bytes, head_s: of a request's line and headers, and seconds until they have come.
+        connections: open at once; one more is closed.
     """
 
     class Guarded(HttpToolsProtocol):
-        """Between two requests uvicorn's own keep-alive limit holds."""
+        """Between two requests uvicorn's own keep-alive limit holds, which any byte ends, and ours, which none does."""
 
         head_size = 0
         in_head = True
@@ -24,6 +25,8 @@ def guarded(head_bytes: int, head_s: float) -> type[HttpToolsProtocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            if connections is not None and len(self.connections) > connections:
+                transport.close()
             self._begin_head()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -44,9 +47,18 @@ def guarded(head_bytes: int, head_s: float) -> type[HttpToolsProtocol]:
             self._end_head()
             super().on_headers_complete()
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if not self.pipeline and not self.transport.is_closing():
+                self._wait()
+
         def _begin_head(self) -> None:
-            self._end_head()
+            self._wait()
             self.in_head, self.head_size = True, 0
+
+        def _wait(self) -> None:
+            """For the next head, or the rest of a body that nobody reads."""
+            self._end_head()
             self.timer = self.loop.call_later(head_s, self._too_slow)
 
         def _end_head(self) -> None:

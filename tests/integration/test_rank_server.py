@@ -87,7 +87,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("another key", {"user_id": "u", "candidates": ["i"], "features": [1.0]}, "features"),
     ("another context", {"user_id": "u", "candidates": ["i"], "context": {"place": "x"}}, "place"),
     ("two lines", {"user_id": "u", "candidates": ["i"], "request_id": "a\r\nset-cookie: x"}, "$.request_id"),
+    ("a line's end", {"user_id": "u", "candidates": ["i"], "request_id": "a\n"}, "request_id: expected 1 to 200"),
     ("an array", [], "expected"),
+    ("a deep array", b"[" * 100_000, "expected"),
 ]
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -182,7 +183,8 @@ def test_slow_and_dead_redis_cost_features_and_no_answers(
     assert server.rank(user, items).json()["utility"] == known["utility"]  # what was read is kept
     redis.start()
     server.wait(lambda: features() in ("known", "unknown"))
-    assert server.metric('online_store_failures_total{cause="redis"}') >= 2
+    causes = ("redis", "slow", "paused")
+    assert sum(server.metric(f'online_store_failures_total{{cause="{cause}"}}') for cause in causes) >= 6
     assert server.metric('users_total{features="unavailable"}') >= 6
     redis.stop()
 
@@ -261,7 +263,41 @@ def test_several_workers_count_together_and_one_that_dies_is_replaced(
     time.sleep(0.2)
     with httpx.Client(base_url=server.url, headers=HEADERS, timeout=30) as client:
         assert client.post("/v1/rank", json={"user_id": "u", "candidates": items}).status_code == 200
+    first = releases_of(lake)
+    promote(Lake.open(str(lake)), another_release(lake, serving=PATIENT))
+    server.wait(lambda: sum("on_stage" in line for line in server.lines) == 5)
+    assert server.metric(f'release_info{{release="{first}"}}') == 0  # the dead worker's word does not count
     assert server.stop() == 0
+
+
+def test_the_end_is_announced_before_it_comes(lake: Path, serve: Callable[..., RankServer]) -> None:
+    server = serve("--drain-s", "3")
+    server.process.send_signal(signal.SIGTERM)
+    server.wait(lambda: server.client.get("/v2/health/ready").status_code == 503)
+    assert server.rank("u", items_of(lake)[:3]).status_code == 200
+    assert server.client.get("/v2/health/live").status_code == 200
+    assert server.process.wait(60) == 0
+
+
+def test_a_connection_that_only_keeps_open_is_closed(lake: Path, serve: Callable[..., RankServer]) -> None:
+    server = serve()
+    address = (httpx.URL(server.url).host, httpx.URL(server.url).port)
+    with socket.create_connection(address, timeout=60) as held:
+        held.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in held.recv(4096)
+        closed = False
+        for _ in range(40):
+            try:
+                held.sendall(b"\r\n")
+                held.settimeout(0.5)
+                closed = not held.recv(1)
+            except TimeoutError:
+                continue
+            except OSError:
+                closed = True
+            if closed:
+                break
+        assert closed
 
 
 def test_a_server_needs_no_more_than_its_own_role_s_packages(lake: Path) -> None:
@@ -272,7 +308,7 @@ def test_a_server_needs_no_more_than_its_own_role_s_packages(lake: Path) -> None
         "from understudy.serving.online import RedisStore\n"
         "from understudy.serving.ranker import rank\n"
         f"following = Following({str(lake)!r}, 'production')\n"
-        "RedisStore('redis://127.0.0.1:1/0', following.stage.model.views, 0.1)\n"
+        "RedisStore('redis://127.0.0.1:1/0', following.stage.model.views)\n"
         f"items = {items_of(lake)[:9]!r}\n"
         "found = rank(following.stage, following.store(), 'u', items, request_id='r', surface=None, now_us=1)\n"
         "assert sorted(found.order.tolist()) == list(range(9))\n"

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from ranking import HEADERS, TOKEN
+from ranking import HEADERS, TOKEN, another_release
 from steps import FIRST
 
 from understudy import releases
@@ -29,6 +29,7 @@ from understudy.inputs import PER_REQUEST, Feeds
 from understudy.lake import Lake
 from understudy.ranker.files import from_files
 from understudy.ranker.fitting import as_tensors
+from understudy.releases.lifecycle import promote
 from understudy.runs import Run
 from understudy.serving.app import Options, rank_server
 from understudy.serving.following import Following
@@ -52,6 +53,7 @@ def replayed(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Replay
     folder = tmp_path_factory.mktemp("skew") / "lake"
     shutil.copytree(released, folder)
     lake = Lake.open(str(folder))
+    promote(lake, another_release(folder, serving={"online_timeout_ms": 10_000.0}))  # however busy the machine is
     run = Run(lake, lake.read_json(POINTER)["run_id"])
     table = lake.dataset(run.table_path("retrieve_features", "training_set")).to_table()
     rows = table.filter(pc.equal(table["day"].cast(pa.string()), FIRST)).sort_by("ts").combine_chunks()
@@ -134,6 +136,31 @@ def test_every_score_is_what_the_offline_network_says(replayed: Replayed) -> Non
         difference = np.abs(found - expected).max()
         print(f"{head}: largest difference {difference:.2e}")
         assert difference < 1e-5
+
+
+def test_a_slate_is_fed_as_each_of_its_candidates_alone(replayed: Replayed) -> None:
+    assembler, items = replayed.following.stage.assembler, replayed.following.stage.items
+    store, now_us = replayed.following.store(), replayed.following.as_of_us
+    rows = replayed.rows.slice(replayed.rows.num_rows - 200)
+    slate = [*dict.fromkeys(rows["item_id"].to_pylist()), "never seen"]
+    found = 0
+    for user in dict.fromkeys(rows["user_id"].to_pylist()[:5]):
+
+        def feeds(candidates: list[str], user: str = user) -> Feeds:
+            ids = hashes_of(candidates)
+            at = items.find(ids)
+            asked = assembler.asked(user, at)
+            return assembler.feeds(user, ids, at, assembler.known(asked, store.read(asked)), "1", now_us)
+
+        whole = feeds(slate)
+        for place, candidate in enumerate(slate):
+            for name, values in feeds([candidate]).items():
+                expected = values[0] if name in PER_REQUEST else whole[name][place]
+                np.testing.assert_array_equal(values[0], expected, err_msg=name)
+        found += int((whole["counters"][:, 4:] > 0).any())
+    assert found, "somebody has met a creator or topic of the slate before"
+    assert len(np.unique(whole["categorical"][:, 2])) > 10, "the slate has several creators"
+    store.close()
 
 
 def test_what_is_unknown_is_fed_as_in_training(replayed: Replayed) -> None:

@@ -20,7 +20,7 @@ from understudy.logs.events import decode
 from understudy.logs.keep import is_random
 from understudy.serving.desk import Busy, Desk
 from understudy.serving.hashes import hash_of, hashes_of, lots
-from understudy.serving.online import Asked, Kept, Row, Unavailable
+from understudy.serving.online import Asked, Bounded, Kept, Row, Unavailable
 from understudy.serving.protocol import Context, RankRequest
 from understudy.serving.reports import Reporter, Slate, served_event
 
@@ -147,6 +147,38 @@ def test_what_is_kept_is_bounded_and_changes_no_answer(most: int, reads: list[li
         assert len(kept.kept) <= max(most, 0)
 
 
+class Held:
+    """A store that answers when it is let go."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
+    def read(self, asked: Sequence[Asked]) -> list[Row]:
+        self.gate.wait(60)
+        return [{"of": key} for key in asked]
+
+    def close(self) -> None:
+        self.gate.set()
+
+
+def test_a_store_that_is_held_up_holds_nobody_up() -> None:
+    held = Held()
+    store = Bounded(held, 0.01)
+    key = ("user_history", ("u",))
+    before = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(Unavailable) as error:
+            store.read([key])
+        assert error.value.cause == "slow"
+    assert time.monotonic() - before < 30  # the store itself takes a minute
+    held.gate.set()
+    end = time.monotonic() + 30
+    while not store.reading or not store.reading.done():
+        assert time.monotonic() < end
+    assert Bounded(held, 60).read([key]) == [{"of": key}]
+    store.close()
+
+
 def slate(request: str, items: list[str], random: bool = False) -> Slate:
     order = np.arange(len(items))[::-1]
     probability = np.linspace(0.1, 0.9, 2 * len(items), dtype=np.float32).reshape(-1, 2)
@@ -169,7 +201,7 @@ def test_a_slate_is_told_as_the_collector_takes_it() -> None:
 
 def test_nobody_waits_for_a_collector_that_is_not_there() -> None:
     told, lost = [], []
-    reporter = Reporter("http://127.0.0.1:1", "token", told.append, lost.append, waiting=2)
+    reporter = Reporter("http://127.0.0.1:1", "token", told.append, lost.append, waiting=4)
     before = time.monotonic()
     for place in range(50):
         reporter.put(slate(f"r{place}", ["a", "b"]))

@@ -17,7 +17,7 @@ def token_of(path: str | None, variable: str) -> str:
 
     where = f"--token-file {path}" if path else variable
     try:
-        token = Path(path).read_text().strip() if path else os.environ.get(variable, "")
+        token = (Path(path).read_text() if path else os.environ.get(variable, "")).strip()
     except OSError as error:
         raise BadInput(f"{where}: expected a file that can be read, found: {error.strerror}") from error
     if len(token) < _LEAST_TOKEN:

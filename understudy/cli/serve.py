@@ -26,6 +26,13 @@ TOKEN = "UNDERSTUDY_SERVE_TOKEN"
 @click.option(
     "--collector", metavar="URL", help=f"Tell this log collector what was served; its token: {COLLECT_TOKEN}."
 )
+@click.option(
+    "--drain-s",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 600),
+    help="Not ready, but serving, at the end.",
+)
 @click.option("--log-requests/--no-log-requests", default=True, show_default=True, help="A line for every request.")
 def serve(
     lake: str,
@@ -36,6 +43,7 @@ def serve(
     threads: int,
     token_file: str | None,
     collector: str | None,
+    drain_s: float,
     log_requests: bool,
 ) -> None:
     """Rank slates over HTTP with a release.
@@ -59,7 +67,7 @@ def serve(
     os.environ[TOKEN] = token_of(token_file, TOKEN)
     if collector is not None:
         _check_url(collector)
-        token_of(None, COLLECT_TOKEN)
+        os.environ[COLLECT_TOKEN] = token_of(None, COLLECT_TOKEN)
     if workers > 1:
         Following(lake, release, os.environ.get(REDIS_URL), threads)  # what is wrong is said once, not by each worker
     listening = listen(host, port)
@@ -71,6 +79,7 @@ def serve(
         collector_token=COLLECT_TOKEN,
         redis=REDIS_URL,
         threads=threads,
+        drain_s=drain_s,
         log_requests=log_requests,
     )
     where, at = listening.getsockname()[:2]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from understudy.errors import BadInput
 from understudy.features.light import light_imports
+from understudy.features.pointer import redis_parts
 from understudy.features.views import VIEWS
 
 with light_imports():
@@ -94,11 +94,7 @@ def open_store(folder: Path, registry: str, online: str, redis: str | None = Non
 def _redis(url: str) -> Any:
     from feast.infra.online_stores.redis import RedisOnlineStoreConfig
 
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise BadInput("UNDERSTUDY_REDIS_URL: expected redis://[:password@]host:port/db, found something else")
-    if any("," in urllib.parse.unquote(value or "") for value in (parts.username, parts.password)):
-        raise BadInput("UNDERSTUDY_REDIS_URL: expected a user and password without commas, which Feast can't take")
+    parts = redis_parts(url)
     settings = {"db": parts.path.strip("/") or "0", "ssl": str(parts.scheme == "rediss").lower()}
     settings |= {
         name: json.dumps(urllib.parse.unquote(value))

@@ -73,7 +73,7 @@ class _Service:
         flushed.close()
 
     async def events(self, request: Request) -> Response:
-        given = request.headers.get("authorization", "").encode()
+        given = request.headers.get("authorization", "").encode("latin-1")
         if not hmac.compare_digest(given, self.expected):
             return _refusal(401, "expected the header Authorization: Bearer <token>, found another token or none")
         length = request.headers.get("content-length", "")

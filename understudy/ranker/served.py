@@ -52,7 +52,7 @@ class Served:
         """The same, of feeds that are encoded already: R requests of B / R candidates, in order."""
         rows, requests = len(feeds["hour"]), len(feeds[PER_REQUEST[0]])
         known: dict[str, Any] = {
-            name: array if name in PER_REQUEST else array.reshape(requests, -1, *array.shape[1:])
+            name: array if name in PER_REQUEST else array.reshape(requests, rows // requests, *array.shape[1:])
             for name, array in feeds.items()
             if name in self._known
         }

@@ -184,7 +184,7 @@ def _lineage(lake: Lake, config: Config, purpose: str) -> dict[str, Any]:
         "production": production,
         "reference": healthy,
         "reference_features": read_manifest(lake, healthy)["config"]["features"]
-        if healthy and purpose in _SPLIT
+        if healthy and purpose in (*_SPLIT, "refresh")
         else None,
         "teacher": teaching.teacher,
         "teacher_note": teaching.note,

@@ -2,6 +2,7 @@
 
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -73,19 +74,22 @@ class Answering:
 
     async def _answer(self, request: Request, route: str, answer: Callable[..., Any]) -> Response:
         arrived = time.perf_counter()
-        given = request.headers.get("x-request-id", "")
-        note: dict[str, Any] = {"request_id": given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex}
+        given = request.headers.get("x-request-id", "")  # of a page, perhaps: several slates may come under it
+        note: dict[str, Any] = {"request_id": uuid.uuid4().hex}
+        if _REQUEST_ID.fullmatch(given):
+            note["x_request_id"] = given
         try:
             check_token(request, self.expected)
             body = await body_of(request, self.config.max_body_kb << 10)
-            found: Answer = await answer(body, arrived, note)
-            response = as_json(found.body, headers={"x-request-id": note["request_id"]})
+            found: Answer = await answer(body, note)
+            response = as_json(found.body)
         except Refusal as error:
             note["reason"] = str(error)
-            response = refused(error, note["request_id"])
+            response = refused(error)
         except Exception as error:  # one request's fault is not another's
-            note["reason"] = first_line(error)
-            response = refused(Refusal(500, "internal error"), note["request_id"])
+            note |= {"reason": first_line(error), "traceback": traceback.format_exc()}
+            response = refused(Refusal(500, "internal error"))
+        response.headers["x-request-id"] = note.get("x_request_id", note["request_id"])
         took = time.perf_counter() - arrived
         self.metrics.requests.labels(route, str(response.status_code)).inc()
         self.metrics.latency.labels(route).observe(took)
@@ -93,21 +97,24 @@ class Answering:
             say("request", route=route, status=response.status_code, ms=round(took * 1000, 3), **note)
         return response
 
-    async def _ranked(self, body: bytes, arrived: float, note: dict[str, Any]) -> Answer:
+    async def _ranked(self, body: bytes, note: dict[str, Any]) -> Answer:
         asked = decoded(_RANK, body)
-        return await self._in_turn(asked, arrived, note, lambda *found: _ranking(asked, note["request_id"], *found))
+        return await self._in_turn(asked, note, lambda *found: _ranking(asked, note["request_id"], *found))
 
-    async def _inferred(self, body: bytes, arrived: float, note: dict[str, Any]) -> Answer:
+    async def _inferred(self, body: bytes, note: dict[str, Any]) -> Answer:
         tensors = decoded(_INFER, body)
         try:
             asked = protocol.of_tensors(tensors)
         except protocol.Invalid as error:
             raise Refusal(400, str(error)) from error
-        return await self._in_turn(asked, arrived, note, lambda *found: _tensors(tensors, note["request_id"], *found))
+        return await self._in_turn(asked, note, lambda *found: _tensors(tensors, note["request_id"], *found))
 
     async def _in_turn(
-        self, asked: protocol.RankRequest, arrived: float, note: dict[str, Any], answer: Callable[..., Answer]
+        self, asked: protocol.RankRequest, note: dict[str, Any], answer: Callable[..., Answer]
     ) -> Answer:
+        came = time.perf_counter()  # whole; how long a client takes to send is not the server's
+        if asked.request_id is not None and not _REQUEST_ID.fullmatch(asked.request_id):
+            raise Refusal(400, "request_id: expected 1 to 200 printable ASCII characters, found others")
         note["request_id"] = request_id = asked.request_id or note["request_id"]
         _check_slate(asked, self.config.max_candidates)
         now_us, surface = int(self.clock() * 1e6), asked.context.surface
@@ -120,21 +127,21 @@ class Answering:
             return answer(stage, scored)
 
         try:
-            found: Answer = await self.desk.serve(arrived, work)
+            found: Answer = await self.desk.serve(came, work)
         except Busy as busy:
             self.metrics.shed.labels(busy.cause).inc()
             raise Refusal(503, f"too busy ({busy.cause}): try again", {"Retry-After": "1"}) from busy
-        self._count(found, arrived)
+        self._count(found, came)
         note |= {"release": found.stage.model.digest[:12], "candidates": len(asked.candidates)}
         if self.reporter is not None and found.items:
             self.reporter.put(Slate(asked, request_id, now_us, found.stage.model, found.scored, found.items))
         return found
 
-    def _count(self, answer: Answer, arrived: float) -> None:
+    def _count(self, answer: Answer, came: float) -> None:
         metrics, scored, model = self.metrics, answer.scored, answer.stage.model
         count = len(scored.order)
         metrics.slates.observe(count)
-        for stage, seconds in {"queue": scored.started - arrived, **scored.seconds}.items():
+        for stage, seconds in {"queue": scored.started - came, **scored.seconds}.items():
             metrics.stages.labels(stage).observe(seconds)
         metrics.users.labels(scored.user).inc()
         if scored.unavailable:

@@ -4,11 +4,13 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from types import FrameType
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -42,6 +44,7 @@ class Options:
         collector: URL that served slates are told to; None: nobody. Its token is ``collector_token``.
         look_s: between two looks for a newer release and newer features.
         log_requests: a line for each request, not only for those that failed.
+        drain_s: on SIGTERM, how long requests are still taken while the server says that it is not ready.
         clock: seconds since 1970.
     """
 
@@ -50,6 +53,7 @@ class Options:
     collector_token: str = ""
     look_s: float = 2.0
     log_requests: bool = True
+    drain_s: float = 0.0
     clock: Callable[[], float] = time.time
 
 
@@ -76,14 +80,16 @@ class _Server:
         self.following, self.options = following, options
         self.metrics = Metrics()
         self.answering = Answering(following, self.metrics, options.token, options.clock, options.log_requests)
-        self.answering.on_stage = following.stage, self._store()
-        self.looking = concurrent.futures.ThreadPoolExecutor(1, "look", initializer=_give_way)
+        # Threads that ONNX Runtime starts there would give way too.
+        self.give_way = _give_way if following.threads == 1 else None
         self.is_ready = False
         self.failed = ""  # why the last look failed
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         answering = self.answering
+        answering.on_stage = self.following.stage, self._store()
+        self.looking = concurrent.futures.ThreadPoolExecutor(1, "look", initializer=self.give_way)
         answering.desk = Desk(*_budget(answering.on_stage[0]))
         if self.options.collector is not None:
             told, lost = (self.metrics.context.labels(outcome).inc for outcome in ("told", "lost"))
@@ -91,6 +97,7 @@ class _Server:
         self._told()
         looking = asyncio.create_task(self._look_often())
         self.is_ready = True
+        self._drain_at_the_end()
         yield
         self.is_ready = False
         looking.cancel()
@@ -105,14 +112,26 @@ class _Server:
         while True:
             await asyncio.sleep(self.options.look_s)
             try:
-                changed = await asyncio.get_running_loop().run_in_executor(self.looking, self.following.look)
+                await asyncio.get_running_loop().run_in_executor(self.looking, self.following.look)
+                if self.following.stage is not self.answering.on_stage[0]:
+                    self._exchange()
+                self.failed = ""
             except Exception as error:  # whatever it is, the stage that stands goes on
                 self._look_failed(error)
-                continue
-            self.failed = ""
             self.metrics.staleness.set(self.following.age_s())
-            if changed:
-                self._exchange()
+
+    def _drain_at_the_end(self) -> None:
+        """Between the signal and uvicorn's end, balancers learn that this server is not ready."""
+        end = signal.getsignal(signal.SIGTERM)
+        if not callable(end) or threading.current_thread() is not threading.main_thread():
+            return
+        loop = asyncio.get_running_loop()
+
+        def drain(number: int, frame: FrameType | None) -> None:
+            self.is_ready = False
+            loop.call_soon_threadsafe(loop.call_later, self.options.drain_s, end, number, frame)
+
+        signal.signal(signal.SIGTERM, drain)
 
     def _look_failed(self, error: Exception) -> None:
         self.metrics.reloads.labels("failed").inc()

@@ -27,7 +27,7 @@ class Refusal(Exception):
 
 def check_token(request: Request, expected: bytes) -> None:
     """Compared in constant time."""
-    given = request.headers.get("authorization", "").encode()
+    given = request.headers.get("authorization", "").encode("latin-1")
     if not hmac.compare_digest(given, expected):
         reason = "expected the header Authorization: Bearer <token>, found another token or none"
         raise Refusal(401, reason, {"WWW-Authenticate": "Bearer"})
@@ -60,14 +60,13 @@ def decoded(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
     """The body as its type; what is wrong is named by its place, such as ``$.candidates[3]``."""
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(400, f"expected another request: {str(error)[:300]}; see /openapi.json") from error
 
 
-def refused(error: Refusal, request_id: str = "") -> Response:
+def refused(error: Refusal) -> Response:
     """The answer to a request that is not answered."""
-    headers = {"x-request-id": request_id} if request_id else {}
-    return as_json(Failure(str(error)), error.status, {**headers, **(error.headers or {})})
+    return as_json(Failure(str(error)), error.status, error.headers)
 
 
 async def not_here(request: Request, error: Exception) -> Response:

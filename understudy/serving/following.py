@@ -7,9 +7,9 @@ from typing import Any
 from understudy import releases
 from understudy.errors import BadInput
 from understudy.features.items import FOLDER, ItemSnapshot
-from understudy.features.pointer import current_features
+from understudy.features.pointer import current_features, redis_parts
 from understudy.lake import Lake
-from understudy.serving.online import OnlineStore, RedisStore, SqliteStore
+from understudy.serving.online import Bounded, OnlineStore, RedisStore, SqliteStore
 from understudy.serving.ranker import Model, Stage
 
 __all__ = ["Following"]
@@ -29,47 +29,47 @@ class Following:
 
     def __init__(self, lake_uri: str, ref: str, redis_url: str | None = None, threads: int = 1) -> None:
         self.lake, self.ref, self.redis_url, self.threads = Lake.open(lake_uri), ref, redis_url, threads
+        if redis_url is not None:
+            redis_parts(redis_url)
         if not self.lake.is_local:
             raise BadInput(
                 f"lake {lake_uri}: expected a folder, whose item snapshot can be mapped, found an object store; "
                 "mirror features/ and releases/ to a folder"
             )
-        self.as_of_us = 0
-        self.stage = self._stage(None)
+        self.stage, self.as_of_us = self._newest(None)
 
-    def look(self) -> bool:
-        """Take up what is new; False where nothing is.
+    def look(self) -> None:
+        """Take up what is new.
 
         Raises:
             BadInput: what is new can't be taken up; the stage stays.
         """
-        before = self.stage
-        self.stage = self._stage(before)
-        return self.stage is not before
+        self.stage, self.as_of_us = self._newest(self.stage)
 
     def store(self) -> OnlineStore:
         """A reader of what the stage's release wants to know of users, for one thread."""
         timeout_s = self.stage.model.config.online_timeout_ms / 1000
         if self.redis_url is None:
-            return SqliteStore(Path(self.lake.path("features", "online.db")), timeout_s)
-        return RedisStore(self.redis_url, self.stage.model.views, timeout_s)
+            return Bounded(SqliteStore(Path(self.lake.path("features", "online.db"))), timeout_s)
+        return Bounded(RedisStore(self.redis_url, self.stage.model.views), timeout_s)
 
     def age_s(self) -> float:
         """Seconds since the features were refreshed."""
         return max(0.0, time.time() - self.as_of_us / 1e6)
 
-    def _stage(self, before: Stage | None) -> Stage:
+    def _newest(self, before: Stage | None) -> tuple[Stage, int]:
+        """The stage as the lake has it now, and when its features were refreshed."""
         digest, features = releases.resolve(self.lake, self.ref), self._features()
-        name, self.as_of_us = features["items"], features["as_of_us"]
+        name, as_of_us = features["items"], int(features["as_of_us"])
         same_model = before is not None and before.model.digest == digest
         same_items = before is not None and before.items.name == name
         if before is not None and same_model and same_items:
-            return before
+            return before, as_of_us
         model = before.model if before is not None and same_model else self._model(digest)
         items = before.items if before is not None and same_items else self._items(name)
         stage = Stage(model, items)
         stage.warm_up()
-        return stage
+        return stage, as_of_us
 
     def _model(self, digest: str) -> Model:
         if digest in releases.quarantined(self.lake):

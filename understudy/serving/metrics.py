@@ -5,6 +5,7 @@ imported; without it a process counts alone.
 """
 
 import os
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -16,11 +17,22 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05
 _SLATES = (10, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
+def _bury() -> None:
+    """Gauges of worker processes that ended without a word no longer count."""
+    for path in Path(os.environ.get(_FOLDER, "/nonexistent")).glob("gauge_live*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
 class Metrics:
     """Counters, gauges and histograms of one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        _bury()
         self.requests = self._counter("requests", "Requests, by route and status.", "route", "status")
         self.shed = self._counter("shed", "Requests that were refused for lack of time.", "cause")
         self.latency = self._histogram("request_seconds", "From a request's head to its answer.", _SECONDS, "route")

@@ -1,7 +1,9 @@
 """The online store, read without Feast: rows that ``understudy features refresh`` wrote to SQLite or Redis."""
 
+import concurrent.futures
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,14 +11,15 @@ from typing import Any, Protocol
 from understudy.features.views import VIEWS
 from understudy.serving.values import decode, entity_key
 
-__all__ = ["Asked", "Kept", "OnlineStore", "RedisStore", "Row", "SqliteStore", "Unavailable"]
+__all__ = ["Asked", "Bounded", "Kept", "OnlineStore", "RedisStore", "Row", "SqliteStore", "Unavailable"]
 
 Asked = tuple[str, tuple[str, ...]]  # a view, and the values of its keys
 Row = dict[str, Any]  # feature → value; empty where nothing is known
 
 _PROJECT = "understudy"
 _AT_ONCE = 500  # keys in one SQLite statement
-_PAUSE_S = 1.0  # how long a store that failed is left alone
+_PAUSE_S = 1.0  # how long Redis may take, and is left alone after it failed
+_KEPT_S = 60.0
 
 
 class Unavailable(Exception):
@@ -40,8 +43,33 @@ class OnlineStore(Protocol):
     def close(self) -> None: ...
 
 
+class Bounded:
+    """A store that answers within its time, whatever holds it up: a name that is not resolved, a disk, a slow peer.
+
+    It is read in a thread of its own; while that is held up, the others are told so at once.
+    """
+
+    def __init__(self, store: OnlineStore, timeout_s: float) -> None:
+        self.store, self.timeout_s = store, timeout_s
+        self.pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
+        self.reading: concurrent.futures.Future[list[Row]] | None = None
+
+    def read(self, asked: Sequence[Asked]) -> list[Row]:
+        if self.reading is not None and not self.reading.done():
+            raise Unavailable("slow", "an earlier read has not ended")
+        self.reading = self.pool.submit(self.store.read, asked)
+        try:
+            return self.reading.result(self.timeout_s)
+        except TimeoutError as error:
+            raise Unavailable("slow", f"no answer within {self.timeout_s:g} s") from error
+
+    def close(self) -> None:
+        self.pool.submit(self.store.close)
+        self.pool.shutdown(wait=False)
+
+
 class Kept:
-    """Rows that were read lately, until the next refresh. One thread reads.
+    """Rows that were read lately, until the next refresh, and no longer than a minute. One thread reads.
 
     Args:
         rows: that are kept at most, an empty one too.
@@ -50,9 +78,11 @@ class Kept:
 
     def __init__(self, store: OnlineStore, rows: int, count: Callable[[str, int], None]) -> None:
         self.store, self.most, self.count = store, rows, count
-        self.kept: dict[Asked, Row] = {}
+        self.forget()
 
     def read(self, asked: Sequence[Asked]) -> list[Row]:
+        if time.monotonic() - self.since > _KEPT_S:
+            self.forget()
         kept = self.kept
         found = {key: kept[key] for key in asked if key in kept}
         missing = [key for key in asked if key not in found]
@@ -60,29 +90,26 @@ class Kept:
         self.count("miss", len(missing))
         if missing:
             read = dict(zip(missing, self.store.read(missing), strict=True))
-            for key in list(kept)[: max(0, len(kept) + len(read) - self.most)]:  # the oldest go
-                del kept[key]
-            kept.update(list(read.items())[: self.most])
+            kept.update(read)
+            while len(kept) > self.most:
+                kept.popitem(last=False)
             found |= read
         return [found[key] for key in asked]
 
     def forget(self) -> None:
         """The features were refreshed."""
-        self.kept = {}
+        self.kept: OrderedDict[Asked, Row] = OrderedDict()
+        self.since = time.monotonic()
 
     def close(self) -> None:
         self.store.close()
 
 
 class SqliteStore:
-    """Feast's SQLite file, read-only. One thread uses it.
+    """Feast's SQLite file, read-only. One thread reads."""
 
-    Args:
-        timeout_s: how long a reader waits for a writer.
-    """
-
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        self.path, self.timeout_s = path, timeout_s
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.db: sqlite3.Connection | None = None
 
     def read(self, asked: Sequence[Asked]) -> list[Row]:
@@ -104,13 +131,19 @@ class SqliteStore:
     ) -> None:
         marks = ",".join("?" * len(keys))
         query = f'SELECT entity_key, feature_name, value FROM "{_PROJECT}_{view}" WHERE entity_key IN ({marks})'
-        for key, feature, value in db.execute(query, keys):
+        try:
+            rows = db.execute(query, keys)
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return  # a view that no refresh has written
+            raise
+        for key, feature, value in rows:
             found.setdefault((view, key), {})[feature] = decode(value)
 
     def _open(self) -> sqlite3.Connection:
         if self.db is None:
             self.db = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=self.timeout_s, check_same_thread=False
+                f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=_PAUSE_S, check_same_thread=False
             )
         return self.db
 
@@ -123,15 +156,14 @@ class SqliteStore:
 class RedisStore:
     """The hashes that Feast writes to Redis.
 
-    A store that failed is left alone for a second, so that a dead one costs one request in a while its timeout.
+    A store that failed is left alone for a second.
 
     Args:
         url: ``redis://[:password@]host:port/db``; never logged.
         features: view → names of its features.
-        timeout_s: of connecting, and of an answer.
     """
 
-    def __init__(self, url: str, features: dict[str, list[str]], timeout_s: float) -> None:
+    def __init__(self, url: str, features: dict[str, list[str]]) -> None:
         import mmh3
         import redis
         from redis.backoff import NoBackoff
@@ -139,7 +171,13 @@ class RedisStore:
 
         self.error = (redis.RedisError, OSError)
         self.redis: Any = redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+            url,
+            protocol=2,  # fewer round trips until the first answer
+            lib_name=None,
+            lib_version=None,
+            socket_timeout=_PAUSE_S,
+            socket_connect_timeout=_PAUSE_S,
+            retry=Retry(NoBackoff(), 0),
         )
         self.features = features
         self.fields = {

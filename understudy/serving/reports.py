@@ -1,6 +1,5 @@
 """Tell the log collector what was served, off the request's path. Losing it is counted and never fails a request."""
 
-import contextlib
 import http.client
 import queue
 import threading
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from understudy.errors import first_line
 from understudy.logs.events import Item, Served
 from understudy.serving.log import say
 from understudy.serving.protocol import RankRequest
@@ -46,64 +46,80 @@ class _Envelope(msgspec.Struct):
     events: list[msgspec.Raw]
 
 
+class _Answer(msgspec.Struct):
+    refused: list[msgspec.Raw] = []
+
+
 class Reporter:
-    """A bounded queue and the thread that empties it.
+    """Slates that wait, bounded by their candidates, and the thread that sends them.
 
     Args:
         url: of the collector; ``token``: its clients'.
         told, lost: are called with a number of slates.
-        waiting: slates that wait at most.
+        waiting: candidates of slates that wait at most.
     """
 
-    def __init__(self, url: str, token: str, told: Any, lost: Any, waiting: int = 2_000) -> None:
+    def __init__(self, url: str, token: str, told: Any, lost: Any, waiting: int = 500_000) -> None:
         self.url, self.headers = urllib.parse.urlsplit(url), {"Authorization": f"Bearer {token}"}
-        self.told, self.lost = told, lost
-        self.queue: queue.Queue[Slate | None] = queue.Queue(waiting)
+        self.told, self.lost, self.most = told, lost, waiting
+        self.queue: queue.SimpleQueue[Slate | None] = queue.SimpleQueue()
+        self.lock, self.waiting, self.open = threading.Lock(), 0, 0
         self.thread = threading.Thread(target=self._run, name="report", daemon=True)
         self.thread.start()
 
     def put(self, slate: Slate) -> None:
         """Note a slate; never waits."""
-        try:
-            self.queue.put_nowait(slate)
-        except queue.Full:
+        weight = len(slate.asked.candidates)
+        with self.lock:
+            fits = self.waiting + weight <= self.most
+            if fits:
+                self.waiting += weight
+                self.open += 1
+        if fits:
+            self.queue.put(slate)
+        else:
             self.lost(1)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Send what waits; what can't be sent in time is lost."""
-        end = time.monotonic() + timeout_s
-        with contextlib.suppress(queue.Full):
-            self.queue.put(None, timeout=timeout_s)
-        self.thread.join(max(0.0, end - time.monotonic()))
-        if self.thread.is_alive():
-            self.lost(self.queue.qsize())
+        self.queue.put(None)
+        self.thread.join(timeout_s)
+        self._settle(0, self.open)
+
+    def _settle(self, told: int, lost: int) -> None:
+        with self.lock:
+            self.open -= told + lost
+        if told:
+            self.told(told)
+        if lost:
+            self.lost(lost)
 
     def _run(self) -> None:
-        connection = None
-        more = True
-        while more:
-            batch, more = self._batch()
-            if not batch:
-                continue
-            connection = self._send(connection, batch)
-
-    def _batch(self) -> tuple[list[bytes], bool]:
-        """Slates to send together, and whether more may come."""
-        first = self.queue.get()
-        if first is None:
-            return [], False
-        batch, end = [msgspec.json.encode(served_event(first))], time.monotonic() + _WAIT_S
-        size = len(batch[0])
-        while len(batch) < _BATCH and size < _BATCH_BYTES // 2:
+        connection, ahead, more = None, b"", True
+        while more or ahead:
+            batch, ahead, more = self._batch(ahead)
             try:
-                one = self.queue.get(timeout=max(0.0, end - time.monotonic()))
+                connection = self._send(connection, batch) if batch else connection
+            except Exception as error:  # the next batch may fare better
+                self._failed(len(batch), first_line(error))
+
+    def _batch(self, ahead: bytes) -> tuple[list[bytes], bytes, bool]:
+        """Events to send together; one that no longer fits; and whether more may come."""
+        batch, end = ([ahead] if ahead else []), time.monotonic() + _WAIT_S
+        while len(batch) < _BATCH:
+            try:
+                slate = self.queue.get(timeout=max(0.0, end - time.monotonic()) if batch else None)
             except queue.Empty:
-                return batch, True
-            if one is None:
-                return batch, False
-            batch.append(msgspec.json.encode(served_event(one)))
-            size += len(batch[-1])
-        return batch, True
+                return batch, b"", True
+            if slate is None:
+                return batch, b"", False
+            with self.lock:
+                self.waiting -= len(slate.asked.candidates)
+            event = msgspec.json.encode(served_event(slate))
+            if batch and sum(map(len, batch)) + len(event) > _BATCH_BYTES:
+                return batch, event, True
+            batch.append(event)
+        return batch, b"", True
 
     def _send(
         self, connection: http.client.HTTPConnection | None, batch: list[bytes]
@@ -117,10 +133,13 @@ class Reporter:
                 connection = connection or self._connect()
                 connection.request("POST", "/v1/events", body, self.headers)
                 answer = connection.getresponse()
-                answer.read()
+                said = answer.read()
                 status = str(answer.status)
                 if answer.status == 200:
-                    self.told(len(batch))
+                    refused = len(msgspec.json.decode(said, type=_Answer).refused)
+                    self._settle(len(batch) - refused, 0)
+                    if refused:
+                        self._failed(refused, "refused")
                     return connection
                 if 400 <= answer.status < 500 and answer.status != 429:
                     break
@@ -130,9 +149,12 @@ class Reporter:
                     connection.close()
                 connection = None
             time.sleep(0.1 * 2**attempt)
-        self.lost(len(batch))
-        say("context_lost", slates=len(batch), reason=status)
+        self._failed(len(batch), status)
         return connection
+
+    def _failed(self, slates: int, reason: str) -> None:
+        self._settle(0, slates)
+        say("context_lost", slates=slates, reason=reason)
 
     def _connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self.url.scheme == "https" else http.client.HTTPConnection

@@ -17,7 +17,6 @@ from msgspec import Struct
 __all__ = ["Settings", "application", "serve"]
 
 _SETTINGS = "UNDERSTUDY_SERVE_SETTINGS"
-_CONNECTIONS = 1_000
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -36,6 +35,7 @@ class Settings(Struct):
     collector_token: str
     redis: str
     threads: int
+    drain_s: float
     log_requests: bool
 
 
@@ -51,6 +51,7 @@ def application() -> Any:
         collector=settings.collector,
         collector_token=os.environ.get(settings.collector_token, ""),
         log_requests=settings.log_requests,
+        drain_s=settings.drain_s,
     )
     # The event loop takes its turn from the ranking thread sooner; what lives now lives to the end.
     sys.setswitchinterval(0.001)
@@ -76,7 +77,6 @@ def serve(settings: Settings, listening: socket.socket, workers: int) -> None:
         ws="none",
         log_level="error",
         access_log=False,
-        limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=10,
         workers=workers,
     )
