@@ -1,0 +1,76 @@
+"""Arms as sets of buckets, and what may be said of their difference."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from understudy.experiments import Outcomes, difference, ramp
+from understudy.experiments.arms import HOLDOUTS, order
+
+ids = st.text(min_size=1, max_size=20)
+held = st.integers(0, 10)
+
+
+@given(ids, held, st.integers(0, 120))
+def test_every_bucket_is_in_one_arm(rollout: str, held: int, canary: int) -> None:
+    arms = ramp(rollout, canary, held)
+    sizes = {arm: arms.size(arm) for arm in ("stable", "canary", "baseline", *HOLDOUTS)}
+    assert sum(sizes.values()) == 100
+    assert sizes["canary"] == min(canary, 100 - 2 * held)
+    assert all(sizes[name] == held for name in HOLDOUTS)
+    assert sizes["baseline"] == (0 if canary >= 100 - 2 * held else min(canary, 20, 100 - 2 * held - canary))
+    seen = [arms.of(bucket) for bucket in range(100)]
+    assert {arm: seen.count(arm) for arm in sizes} == sizes
+
+
+@given(ids, held, st.integers(0, 100), st.integers(0, 100))
+def test_the_canary_only_takes_more(rollout: str, held: int, one: int, other: int) -> None:
+    few, many = (set(ramp(rollout, count, held).buckets.get("canary", ())) for count in sorted((one, other)))
+    assert few <= many
+
+
+@given(held, st.integers(0, 100), ids, ids)
+def test_holdouts_are_the_same_in_every_rollout(held: int, canary: int, one: str, other: str) -> None:
+    for name in HOLDOUTS:
+        assert ramp(one, canary, held).buckets.get(name) == ramp(other, canary, held).buckets.get(name)
+
+
+def test_which_buckets_come_first_differs_by_rollout() -> None:
+    first = [order(f"rollout-{number}", 2)[0] for number in range(400)]
+    assert len(set(first)) > 80
+    assert sorted(order("one", 2)) == list(range(96))
+
+
+def test_a_difference_by_hand() -> None:
+    ours = Outcomes.of(np.array([2.0, 0, 1]), np.array([4.0, 2, 4]))
+    theirs = Outcomes.of(np.array([1.0, 1, 0]), np.array([4.0, 4, 2]))
+    found = difference(ours, theirs)
+    assert found is not None
+    assert found.value == pytest.approx(0.3 / 0.2 - 1)
+    residual = np.array([2.0, 0, 1]) - 0.3 * np.array([4.0, 2, 4])
+    assert ours.relative_variance() == pytest.approx(3 * residual.var(ddof=1) / 10**2 / 0.3**2)
+
+
+@pytest.mark.parametrize("empty", [([], []), ([1.0], [2.0]), ([0.0, 0.0], [2.0, 2.0])])
+def test_too_little_gives_no_difference(empty: tuple[list[float], list[float]]) -> None:
+    some = Outcomes.of(np.array([2.0, 1.0]), np.array([4.0, 4.0]))
+    other = Outcomes.of(np.array(empty[0]), np.array(empty[1]))
+    assert difference(some, other) is None
+    assert difference(other, some) is None
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say_though_users_differ_and_return() -> None:
+    random, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        arms = []
+        for effect in (1.1, 1.0):
+            seen = random.poisson(random.lognormal(2, 1, 800)).astype(float)
+            arms.append(
+                Outcomes.of(random.binomial(seen.astype(int), random.beta(4, 36, 800) * effect).astype(float), seen)
+            )
+        found = difference(*arms)
+        assert found is not None
+        low, high = found.bounds(1.96)
+        held += low <= 0.1 <= high
+    assert 0.92 < held / 400 < 0.98

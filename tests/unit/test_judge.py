@@ -1,0 +1,188 @@
+"""The judge: cases of a rollout, and what holds of every one."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from understudy.experiments import Outcomes
+from understudy.rollout.config import Guardrails, Rollout
+from understudy.rollout.judge import abort, judge, pause, promote, resume
+from understudy.rollout.state import ENDED, ArmSeen, Seen, State, arms_of
+
+CONFIG = Rollout(guardrails=Guardrails(ticks=3))
+HEADS = ("click",)
+DAY = 86_400.0
+FREE = 96
+
+
+def outcomes(ratio: float, users: int) -> Outcomes:
+    """Users with ten impressions each, and as much chance as coins have."""
+    n, y = 10.0 * users, 10.0 * users * ratio
+    return Outcomes(users, y, n, y * (1 - ratio) + 100 * users * ratio**2, 100.0 * users, 100.0 * users * ratio)
+
+
+def arm(ratio: float = 0.1, users: int = 100_000, **changes: Any) -> ArmSeen:
+    whole = {"requests": 1000, "errors": 1, "p99_ms": 10.0, "memory_mb": 300.0, "restarts": 0, "users": users}
+    whole |= {"scores": {"click": 0.1}, "scored": 5000, "outcomes": {"click": outcomes(ratio, users)}}
+    return ArmSeen(**{**whole, **changes})
+
+
+def begun(**changes: Any) -> State:
+    return replace(State.begin("r", "new", "old", 0.0), **changes)
+
+
+def run(state: State, ticks: int, canary: ArmSeen, baseline: ArmSeen | None = None, every_s: float = DAY) -> list[Any]:
+    """Decisions of so many ticks."""
+    found = []
+    for tick in range(1, ticks + 1):
+        seen = Seen(state.started_s + tick * every_s, canary, baseline or arm())
+        decision = judge(CONFIG, HEADS, state, seen)
+        found.append(decision)
+        state = decision.state
+        if state.ended:
+            break
+    return found
+
+
+def test_a_release_that_is_no_worse_climbs_and_is_promoted() -> None:
+    found = run(begun(), 30, arm(0.1))
+    said = [sentence for decision in found for sentence in decision.sentences]
+    assert [text.split(":")[0] for text in said] == ["step 2", "step 3", "step 4", "promoted"]
+    assert "5% of users, after 100000 users in either arm without harm" in said[0]
+    assert "no worse than the margin of 3.0%: click +0.00% [" in said[-1]
+    assert found[-1].state.reason == ""
+
+
+def test_harm_ends_it_at_any_step_and_marks_the_release() -> None:
+    for step in range(4):
+        *_, last = run(begun(step=step), 3, arm(0.09))
+        assert (last.state.phase, last.state.reason) == ("aborted", "harm")
+        assert last.sentences[0].startswith("aborted: harm: click -10.00% [")
+
+
+def test_more_of_a_harmful_head_is_harm() -> None:
+    config = Rollout(harmful=("hide",))
+    worse = {"click": outcomes(0.1, 100_000), "hide": outcomes(0.012, 100_000)}
+    usual = {"click": outcomes(0.1, 100_000), "hide": outcomes(0.01, 100_000)}
+    decision = judge(config, HEADS, begun(), Seen(DAY, arm(outcomes=worse), arm(outcomes=usual)))
+    assert (decision.state.phase, decision.state.reason) == ("aborted", "harm")
+    assert "hide +20.00%" in decision.sentences[0]
+
+
+FAULTS: list[tuple[str, dict[str, Any], str]] = [
+    ("errors", {"errors": 50}, "other"),
+    ("latency", {"p99_ms": 80.0}, "other"),
+    ("memory", {"memory_mb": 2000.0}, "other"),
+    ("restarts", {"restarts": 5}, "other"),
+    ("scores click", {"scores": {"click": 0.13}}, "scoring"),
+    (
+        "calibration click",
+        {"calibration": {"click": outcomes(0.13, 100_000)}},
+        "scoring",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "fault", "reason"), FAULTS, ids=[name for name, *_ in FAULTS])
+def test_a_fault_ends_it_after_some_ticks_in_a_row(name: str, fault: dict[str, Any], reason: str) -> None:
+    usual = arm(calibration={"click": outcomes(0.1, 100_000)})
+    found = run(begun(), 10, arm(**fault), usual, every_s=60)
+    assert len(found) == 3
+    assert (found[-1].state.phase, found[-1].state.reason) == ("aborted", reason)
+    assert found[-1].sentences[0].startswith(f"aborted: {name}: ")
+    assert found[-1].sentences[0].endswith("3 ticks in a row")
+
+
+def test_a_moment_s_fault_is_forgiven_but_holds_the_step() -> None:
+    state = begun(harmless=True)
+    for tick in range(1, 20):
+        canary = arm(p99_ms=80.0 if tick % 3 else 10.0)
+        state = judge(CONFIG, HEADS, state, Seen(DAY * 2 + tick * 60, canary, arm())).state
+        assert not state.ended
+    assert state.step == 1  # it moved in a tick without a strike
+
+
+def test_errors_that_the_baseline_has_too_are_nobody_s_fault() -> None:
+    found = run(begun(), 20, arm(errors=60), arm(errors=50), every_s=60)
+    assert not found[-1].state.ended
+
+
+def test_no_data_is_neither_pass_nor_harm_and_ends_after_its_own_limit() -> None:
+    found = run(begun(), 50, ArmSeen(), ArmSeen(), every_s=3600)
+    assert (found[-1].state.phase, found[-1].state.reason) == ("rejected", "")
+    assert found[-1].sentences == ("rejected: no verdict: nobody was served for 1d",)
+    assert len(found) == 25
+
+
+def test_what_can_not_be_told_is_rejected_in_the_end() -> None:
+    found = run(begun(), 60, arm(0.1, users=600))
+    assert (found[-1].state.phase, found[-1].state.reason) == ("rejected", "")
+    assert "no verdict after 21d" in found[-1].sentences[0]
+
+
+def test_a_pause_holds_the_step_but_not_the_guardrails() -> None:
+    paused = pause(begun(), "ada").state
+    assert run(paused, 10, arm())[-1].state.step == 0
+    assert run(paused, 10, arm(0.09))[-1].state.phase == "aborted"
+    assert resume(paused, "ada").state.phase == "running"
+    assert pause(begun(), "ada").sentences == ("paused by ada",)
+
+
+numbers = st.floats(0, 1000, allow_nan=False)
+seen_arms = st.builds(
+    arm,
+    st.floats(0.02, 0.3),
+    st.integers(0, 200_000),
+    requests=st.one_of(st.none(), st.integers(0, 5000)),
+    errors=st.one_of(st.none(), st.integers(0, 50)),
+    p99_ms=st.one_of(st.none(), numbers),
+    memory_mb=st.one_of(st.none(), st.floats(0, 3000)),
+    restarts=st.one_of(st.none(), st.integers(0, 5)),
+    scores=st.dictionaries(st.just("click"), st.floats(0, 1)),
+    scored=st.integers(0, 5000),
+)
+words = st.sampled_from([None, pause, resume, promote, abort])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 2 * DAY), seen_arms, seen_arms, words), max_size=30), st.integers(0, 3))
+def test_whatever_happens(ticks: list[tuple[float, ArmSeen, ArmSeen, Any]], step: int) -> None:
+    """Buckets only grow until the end, which is all-new or all-stable; an end is final; abort works from everywhere."""
+    state, now = begun(step=step), 0.0
+    buckets = set(arms_of(state, CONFIG).buckets["canary"])
+    for wait_s, canary, baseline, word in ticks:
+        now += wait_s
+        before = state
+        decision = judge(CONFIG, HEADS, state, Seen(now, canary, baseline))
+        state = decision.state if word is None else word(decision.state, "ada").state
+        assert State.from_json(state.to_json()) == state
+        if before.ended:
+            assert (state, decision.sentences) == (before, ())
+        own = set(arms_of(state, CONFIG).buckets.get("canary", ()))
+        if state.ended:
+            assert len(own) == (FREE if state.phase == "promoted" else 0)
+            assert arms_of(state, CONFIG).size("baseline") == 0
+        else:
+            assert buckets <= own
+            buckets = own
+            ended = abort(state, "ada").state
+            assert (ended.phase, arms_of(ended, CONFIG).size("canary")) == ("rejected", 0)
+        assert (state.phase in ENDED) == state.ended
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"steps": (5, 5)}, "steps: expected rising numbers"),
+        ({"steps": ()}, "steps: expected rising numbers"),
+        ({"steps": (49,)}, "from 1 to 48"),
+        ({"look": "soon"}, "expected a duration"),
+        ({"judged": ("click",), "harmful": ("click",)}, "expected heads that are not judged, found click"),
+    ],
+)
+def test_a_configuration_that_can_not_be_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Rollout(**given)
