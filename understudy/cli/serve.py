@@ -26,6 +26,7 @@ TOKEN = "UNDERSTUDY_SERVE_TOKEN"
 @click.option(
     "--collector", metavar="URL", help=f"Tell this log collector what was served; its token: {COLLECT_TOKEN}."
 )
+@click.option("--arm", metavar="NAME", help="Of a rollout; the collector is told.")
 @click.option(
     "--drain-s",
     default=1.0,
@@ -43,6 +44,7 @@ def serve(
     threads: int,
     token_file: str | None,
     collector: str | None,
+    arm: str | None,
     drain_s: float,
     log_requests: bool,
 ) -> None:
@@ -79,6 +81,7 @@ def serve(
         collector_token=COLLECT_TOKEN,
         redis=REDIS_URL,
         threads=threads,
+        arm=arm,
         drain_s=drain_s,
         log_requests=log_requests,
     )

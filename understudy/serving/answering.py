@@ -52,6 +52,7 @@ class Answering:
     desk: Desk
     on_stage: tuple[Stage, Kept]  # exchanged as one
     reporter: Reporter | None = None
+    arm: str | None = None
 
     def __init__(
         self, following: Following, metrics: Metrics, token: str, clock: Callable[[], float], log_requests: bool
@@ -81,6 +82,8 @@ class Answering:
         try:
             check_token(request, self.expected)
             body = await body_of(request, self.config.max_body_kb << 10)
+            if bucket := _bucket(request):
+                note["bucket"] = int(bucket)
             found: Answer = await answer(body, note)
             response = as_json(found.body)
         except Refusal as error:
@@ -134,7 +137,8 @@ class Answering:
         self._count(found, came)
         note |= {"release": found.stage.model.digest[:12], "candidates": len(asked.candidates)}
         if self.reporter is not None and found.items:
-            self.reporter.put(Slate(asked, request_id, now_us, found.stage.model, found.scored, found.items))
+            where = self.arm, note.get("bucket")
+            self.reporter.put(Slate(asked, request_id, now_us, found.stage.model, found.scored, found.items, *where))
         return found
 
     def _count(self, answer: Answer, came: float) -> None:
@@ -152,6 +156,14 @@ class Answering:
             metrics.predicted.labels(head).inc(total)
         if self.following.age_s() > duration_s(model.config.stale_after):
             metrics.stale.inc()
+
+
+def _bucket(request: Request) -> str:
+    """The user's bucket, as the caller computed it; empty where it did not."""
+    given = request.headers.get(protocol.BUCKET, "")
+    if given and not (given.isascii() and given.isdigit() and len(given) <= 2):
+        raise Refusal(400, f"header {protocol.BUCKET}: expected a number from 0 to 99, found {given[:20]!r}")
+    return given
 
 
 def _check_slate(asked: protocol.RankRequest, most: int) -> None:

@@ -44,6 +44,7 @@ class Options:
         collector: URL that served slates are told to; None: nobody. Its token is ``collector_token``.
         look_s: between two looks for a newer release and newer features.
         log_requests: a line for each request, not only for those that failed.
+        arm: of a rollout, that served slates are told to be of.
         drain_s: on SIGTERM, how long requests are still taken while the server says that it is not ready.
         clock: seconds since 1970.
     """
@@ -53,6 +54,7 @@ class Options:
     collector_token: str = ""
     look_s: float = 2.0
     log_requests: bool = True
+    arm: str | None = None
     drain_s: float = 0.0
     clock: Callable[[], float] = time.time
 
@@ -80,6 +82,7 @@ class _Server:
         self.following, self.options = following, options
         self.metrics = Metrics()
         self.answering = Answering(following, self.metrics, options.token, options.clock, options.log_requests)
+        self.answering.arm = options.arm
         # Threads that ONNX Runtime starts there would give way too.
         self.give_way = _give_way if following.threads == 1 else None
         self.is_ready = False

@@ -78,6 +78,14 @@ def _post(summary: str, asked: dict[str, Any], answer: dict[str, Any]) -> dict[s
     }
     return {
         "summary": summary,
+        "parameters": [
+            {
+                "name": protocol.BUCKET,
+                "in": "header",
+                "description": "The user's bucket.",
+                "schema": {"type": "integer", "minimum": 0, "maximum": 99},
+            }
+        ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
         "responses": {"200": _answer("Done", answer), **failures},
     }

@@ -30,6 +30,7 @@ class Slate(NamedTuple):
 
     Args:
         items: that were given, best first.
+        arm, bucket: of the rollout, where there is one.
     """
 
     asked: RankRequest
@@ -38,6 +39,8 @@ class Slate(NamedTuple):
     model: Model
     scored: Scored
     items: list[str]
+    arm: str | None = None
+    bucket: int | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -179,4 +182,6 @@ def served_event(slate: Slate) -> Served:
         candidate_count=len(scored.order),
         surface=slate.asked.context.surface,
         release=model.digest,
+        arm=slate.arm,
+        bucket=slate.bucket,
     )

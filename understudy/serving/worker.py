@@ -35,6 +35,7 @@ class Settings(Struct):
     collector_token: str
     redis: str
     threads: int
+    arm: str | None
     drain_s: float
     log_requests: bool
 
@@ -51,6 +52,7 @@ def application() -> Any:
         collector=settings.collector,
         collector_token=os.environ.get(settings.collector_token, ""),
         log_requests=settings.log_requests,
+        arm=settings.arm,
         drain_s=settings.drain_s,
     )
     # The event loop takes its turn from the ranking thread sooner; what lives now lives to the end.

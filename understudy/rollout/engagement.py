@@ -1,0 +1,69 @@
+"""What people did in an arm, from the log: users' seen items and actions, on impressions that had time to be answered.
+
+A kept impression stands for ``1 / inclusion probability`` of them; both arms have the same cut.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import duckdb
+import numpy as np
+
+from understudy.config import Config
+from understudy.experiments import Outcomes
+from understudy.lake import Lake
+from understudy.rollout.state import ArmSeen, State
+from understudy.section import duration_s
+from understudy.snapshot import Snapshot
+
+__all__ = ["logged"]
+
+_SEEN = """
+SELECT i.arm, i.user_id, i.row_key, i.p_{head} AS p, i.negative_keep_rate AS kept, i.slice = 'random' AS random,
+       EXISTS (SELECT 1 FROM actions a WHERE a.row_key = i.row_key AND a.action = '{head}') AS done,
+       EXISTS (SELECT 1 FROM actions a WHERE a.row_key = i.row_key) AS any_done
+FROM impressions i
+WHERE i.seen AND i.arm IN ('canary', 'baseline') AND i.ts >= to_timestamp({start}) AND i.ts <= to_timestamp({end})
+"""
+_USERS = """
+SELECT arm, user_id, sum(done::INT) AS y, sum(weight) AS n, sum(weight * p) AS p FROM (
+  SELECT *, CASE WHEN any_done OR random OR kept IS NULL THEN 1.0 ELSE 1.0 / kept END AS weight FROM ({seen})
+) GROUP BY arm, user_id
+"""
+
+
+def logged(
+    lake: Lake, config: Config, metrics: tuple[str, ...]
+) -> Callable[[State, float, dict[str, ArmSeen]], dict[str, ArmSeen]]:
+    """A look at the lake's log.
+
+    Args:
+        metrics: heads.
+    """
+    window_s = duration_s(config.labels.attribution_window)
+
+    def look(state: State, now_s: float, arms: dict[str, ArmSeen]) -> dict[str, ArmSeen]:
+        snapshot = Snapshot.current(lake)
+        with duckdb.connect() as db:
+            for table in ("impressions", "actions"):
+                db.register(table, snapshot.dataset(lake, table))
+            return _filled(db, arms, metrics, state.step_s, now_s - window_s)
+
+    return look
+
+
+def _filled(
+    db: "duckdb.DuckDBPyConnection", arms: dict[str, ArmSeen], metrics: tuple[str, ...], start: float, end: float
+) -> dict[str, ArmSeen]:
+    found = dict(arms)
+    for head in metrics:
+        seen = _SEEN.format(head=head, start=start, end=end)
+        rows = db.execute(_USERS.format(seen=seen)).fetchnumpy()
+        for arm in arms:
+            mine = np.asarray(rows["arm"] == arm, bool)
+            y, n, p = (np.asarray(rows[name], np.float64)[mine] for name in ("y", "n", "p"))
+            outcomes = found[arm].outcomes | {head: Outcomes.of(y, n)}
+            calibration = found[arm].calibration | {head: Outcomes.of(y, np.nan_to_num(p))}
+            users = max(found[arm].users or 0, int(mine.sum()))
+            found[arm] = replace(found[arm], outcomes=outcomes, calibration=calibration, users=users)
+    return found

@@ -1,0 +1,153 @@
+"""A rollout on a laptop: a server process per arm on loopback, a router before them, and a look at what they count."""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from understudy.errors import UnderstudyError
+from understudy.experiments import Arms
+from understudy.lake import Lake
+from understudy.rollout.metrics import Counted, read, since
+from understudy.rollout.state import ArmSeen, Seen, State
+
+__all__ = ["LocalServers", "LocalSource"]
+
+ROUTE = "rollouts/route.json"
+_START_S = 60.0
+
+
+@dataclass
+class _Server:
+    """A running `understudy serve`."""
+
+    release: str
+    process: "subprocess.Popen[str]"
+    url: str
+    restarts: int = 0
+
+
+@dataclass
+class LocalServers:
+    """Server processes of the arms, and the route's file. A server that died is started again.
+
+    Args:
+        more: arguments of every server.
+    """
+
+    lake: Lake
+    more: tuple[str, ...] = ()
+    servers: dict[str, _Server] = field(default_factory=dict)
+
+    def apply(self, arms: Arms, releases: dict[str, str]) -> None:
+        """Bring servers and route to this: new servers first, then the route, then the end of those that it left."""
+        wanted = {arm: releases[arm] for arm in ("stable", "canary", "baseline") if arms.size(arm) or arm == "stable"}
+        for arm, release in wanted.items():
+            self._ensure(arm, release)
+        urls = {arm: self.servers[arm].url for arm in wanted}
+        routed = {arm: list(buckets) for arm, buckets in arms.buckets.items() if arm in urls}
+        text = json.dumps({"urls": urls, "arms": routed}, sort_keys=True) + "\n"
+        path = Path(self.lake.path(ROUTE))
+        if not path.exists() or path.read_text() != text:
+            self.lake.replace(ROUTE, text.encode())
+        for arm in [arm for arm in self.servers if arm not in wanted]:
+            _stop(self.servers.pop(arm).process)
+
+    def _ensure(self, arm: str, release: str) -> None:
+        one = self.servers.get(arm)
+        if one is not None and one.release == release and one.process.poll() is None:
+            return
+        self.servers[arm] = started = _start(self.lake, arm, release, self.more)
+        if one is None:
+            return
+        if one.release == release:
+            started.restarts = one.restarts + 1
+        else:
+            _stop(one.process)
+
+    def close(self) -> None:
+        for one in self.servers.values():
+            _stop(one.process)
+        self.servers.clear()
+
+
+def _start(lake: Lake, arm: str, release: str, more: tuple[str, ...]) -> _Server:
+    command = [sys.executable, "-m", "understudy.cli", "serve", "--lake", lake.root, "--release", release]
+    command += ["--port", "0", "--arm", arm, "--no-log-requests", *more]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None, "it is piped"
+    timer = threading.Timer(_START_S, process.kill)
+    timer.start()
+    lines = []
+    url = ""
+    for line in process.stderr:
+        lines.append(line)
+        found = re.search(r"http://\S+", line)
+        url = found[0] if found and not url else url
+        if '"event":"on_stage"' in line:
+            timer.cancel()
+            threading.Thread(target=_drain, args=[process.stderr], daemon=True).start()
+            return _Server(release, process, url)
+    timer.cancel()
+    raise UnderstudyError(f"arm {arm}: expected a server of {release[:12]}, found: {''.join(lines[-3:]).strip()}")
+
+
+def _drain(lines: Iterator[str]) -> None:
+    for line in lines:
+        if '"event":"on_stage"' not in line:
+            print(line, end="", file=sys.stderr, flush=True)
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@dataclass
+class LocalSource:
+    """Metrics of the arms' own servers, and what people did, by ``engagement``.
+
+    Args:
+        engagement: arm → the arm with users, outcomes and calibration filled in.
+    """
+
+    servers: LocalServers
+    engagement: Callable[[State, float, dict[str, ArmSeen]], dict[str, ArmSeen]]
+    last: dict[str, Counted] = field(default_factory=dict)
+    step: dict[str, Counted] = field(default_factory=dict)
+    at_step: tuple[int, float] = (-1, 0.0)
+
+    def see(self, state: State, now_s: float) -> Seen:
+        """Since the last look; a server that can't be reached says nothing."""
+        found: dict[str, ArmSeen] = {}
+        for arm in ("canary", "baseline"):
+            server = self.servers.servers.get(arm)
+            counted = read(server.url) if server is not None else None
+            found[arm] = ArmSeen()
+            if server is None or counted is None:
+                continue
+            if (state.step, state.step_s) != self.at_step:
+                self.step[arm] = counted
+            seen = since([counted], self.last.get(arm, Counted()), self.step.get(arm, Counted()))
+            found[arm] = replace(seen, memory_mb=_memory_mb(server.process.pid), restarts=server.restarts)
+            self.last[arm] = counted
+        self.at_step = (state.step, state.step_s)
+        found = self.engagement(state, now_s, found)
+        return Seen(now_s, found["canary"], found["baseline"])
+
+
+def _memory_mb(pid: int) -> float | None:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+    return None

@@ -1,0 +1,111 @@
+"""What the rank servers of an arm say of themselves at ``/metrics``, since the last look."""
+
+import math
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from understudy.rollout.state import ArmSeen
+
+__all__ = ["Counted", "read", "since"]
+
+_PREFIX = "understudy_serving_"
+_TIMEOUT_S = 2.0
+_MOST_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Counters of one or several servers, from their start.
+
+    Args:
+        requests, errors: that were answered, and those that failed (5xx).
+        buckets: upper bound in seconds → requests that took no longer.
+        predicted: head → sum of predictions; ``candidates``: of how many.
+    """
+
+    requests: float = 0
+    errors: float = 0
+    buckets: dict[float, float] = field(default_factory=dict)
+    predicted: dict[str, float] = field(default_factory=dict)
+    candidates: float = 0
+
+    def plus(self, other: "Counted", sign: int = 1) -> "Counted":
+        """Sums, or differences; a server that started anew counts from zero."""
+
+        def both(ours: dict, theirs: dict) -> dict:  # type: ignore[type-arg]
+            return {key: max(0.0, ours.get(key, 0) + sign * theirs.get(key, 0)) for key in {**ours, **theirs}}
+
+        return Counted(
+            max(0.0, self.requests + sign * other.requests),
+            max(0.0, self.errors + sign * other.errors),
+            both(self.buckets, other.buckets),
+            both(self.predicted, other.predicted),
+            max(0.0, self.candidates + sign * other.candidates),
+        )
+
+    def p99_ms(self) -> float | None:
+        """The 99th percentile, as Prometheus interpolates it within a bucket."""
+        bounds = sorted(self.buckets)
+        total = self.buckets[bounds[-1]] if bounds else 0
+        if not total:
+            return None
+        below, low = 0.0, 0.0
+        for bound in bounds:
+            if self.buckets[bound] >= 0.99 * total:
+                if math.isinf(bound):
+                    return low * 1000
+                share = (0.99 * total - below) / max(self.buckets[bound] - below, 1e-9)
+                return (low + (bound - low) * share) * 1000
+            below, low = self.buckets[bound], bound
+        return low * 1000
+
+
+def read(url: str) -> Counted | None:
+    """Counters of the server at ``url``; None where it can't be reached."""
+    try:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=_TIMEOUT_S) as answer:
+            text = answer.read(_MOST_BYTES).decode()
+    except (OSError, ValueError):
+        return None
+    return parsed(text)
+
+
+def parsed(text: str) -> Counted:
+    """Counters of a page of metrics."""
+    found = Counted()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name, labels, value = sample.name.removeprefix(_PREFIX), sample.labels, sample.value
+            if name == "requests_total":
+                failed = labels["status"].startswith("5")
+                found = replace(found, requests=found.requests + value, errors=found.errors + value * failed)
+            elif name == "request_seconds_bucket":
+                found.buckets[float(labels["le"])] = found.buckets.get(float(labels["le"]), 0) + value
+            elif name == "predicted_sum_total":
+                found.predicted[labels["head"]] = value
+            elif name == "candidates_total":
+                found = replace(found, candidates=found.candidates + value)
+    return found
+
+
+def since(now: Iterable[Counted], before: Counted, step: Counted) -> ArmSeen:
+    """An arm's servers between two looks.
+
+    Args:
+        now: counters of each server. before: of all at the last look. step: of all when the step began.
+    """
+    total = Counted()
+    for one in now:
+        total = total.plus(one)
+    tick, whole = total.plus(before, -1), total.plus(step, -1)
+    scores = {head: value / whole.candidates for head, value in whole.predicted.items()} if whole.candidates else {}
+    return ArmSeen(
+        requests=int(tick.requests),
+        errors=int(tick.errors),
+        p99_ms=tick.p99_ms(),
+        scores=scores,
+        scored=int(whole.requests),
+    )
