@@ -8,11 +8,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 __all__ = ["guarded"]
 
 
-def guarded(head_bytes: int, head_s: float, connections: int | None = None) -> type[HttpToolsProtocol]:
+def guarded(
+    head_bytes: int, head_s: float, *, idle_s: float | None = None, connections: int | None = None
+) -> type[HttpToolsProtocol]:
     """The protocol's class.
 
     Args:
         head_bytes, head_s: of a request's line and headers, and seconds until they have come.
+        idle_s: until the next request begins, or the rest of a body that nobody reads has come; None: ``head_s``.
         connections: open at once; one more is closed.
     """
 
@@ -50,16 +53,15 @@ def guarded(head_bytes: int, head_s: float, connections: int | None = None) -> t
         def on_response_complete(self) -> None:
             super().on_response_complete()
             if not self.pipeline and not self.transport.is_closing():
-                self._wait()
+                self._wait(head_s if idle_s is None else idle_s)
 
         def _begin_head(self) -> None:
-            self._wait()
+            self._wait(head_s)
             self.in_head, self.head_size = True, 0
 
-        def _wait(self) -> None:
-            """For the next head, or the rest of a body that nobody reads."""
+        def _wait(self, seconds: float) -> None:
             self._end_head()
-            self.timer = self.loop.call_later(head_s, self._too_slow)
+            self.timer = self.loop.call_later(seconds, self._too_slow)
 
         def _end_head(self) -> None:
             self.in_head = False

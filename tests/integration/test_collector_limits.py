@@ -79,7 +79,11 @@ def address(tmp_path: Path) -> Iterator[tuple[str, int]]:
 
     app = collector(journal, lambda _: Flushed(0, 0), TOKEN, flush_s=60, limits=limits)
     settings = uvicorn.Config(
-        app, http=guarded(limits), ws="none", log_level="error", limit_concurrency=limits.connections
+        app,
+        http=guarded(limits.head_bytes, limits.head_s),
+        ws="none",
+        log_level="error",
+        limit_concurrency=limits.connections,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(settings)
@@ -113,6 +117,23 @@ def test_a_head_that_does_not_come_is_not_waited_for(address: tuple[str, int], p
     start = time.monotonic()
     assert talk(address, *parts) == b""
     assert time.monotonic() - start < 6
+
+
+def test_a_connection_is_not_kept_open_by_bytes_that_are_no_request(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, timeout=30) as held:
+        held.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert held.recv(65_536).startswith(b"HTTP/1.1 200")
+        held.settimeout(0.25)
+        end, closed = time.monotonic() + 30, False
+        while not closed:
+            assert time.monotonic() < end
+            try:
+                held.sendall(b"\r\n")
+                closed = held.recv(1) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                closed = True
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(address: tuple[str, int]) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -277,27 +276,6 @@ def test_the_end_is_announced_before_it_comes(lake: Path, serve: Callable[..., R
     assert server.rank("u", items_of(lake)[:3]).status_code == 200
     assert server.client.get("/v2/health/live").status_code == 200
     assert server.process.wait(60) == 0
-
-
-def test_a_connection_that_only_keeps_open_is_closed(lake: Path, serve: Callable[..., RankServer]) -> None:
-    server = serve()
-    address = (httpx.URL(server.url).host, httpx.URL(server.url).port)
-    with socket.create_connection(address, timeout=60) as held:
-        held.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b"200 OK" in held.recv(4096)
-        closed = False
-        for _ in range(40):
-            try:
-                held.sendall(b"\r\n")
-                held.settimeout(0.5)
-                closed = not held.recv(1)
-            except TimeoutError:
-                continue
-            except OSError:
-                closed = True
-            if closed:
-                break
-        assert closed
 
 
 def test_a_server_needs_no_more_than_its_own_role_s_packages(lake: Path) -> None:

@@ -82,8 +82,8 @@ class Answering:
         try:
             check_token(request, self.expected)
             body = await body_of(request, self.config.max_body_kb << 10)
-            if bucket := _bucket(request):
-                note["bucket"] = int(bucket)
+            if (bucket := _bucket(request)) is not None:
+                note["bucket"] = bucket
             found: Answer = await answer(body, note)
             response = as_json(found.body)
         except Refusal as error:
@@ -158,12 +158,14 @@ class Answering:
             metrics.stale.inc()
 
 
-def _bucket(request: Request) -> str:
-    """The user's bucket, as the caller computed it; empty where it did not."""
-    given = request.headers.get(protocol.BUCKET, "")
-    if given and not (given.isascii() and given.isdigit() and len(given) <= 2):
+def _bucket(request: Request) -> int | None:
+    """The user's bucket, where the caller computed it."""
+    given = request.headers.get(protocol.BUCKET)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) <= 2):
         raise Refusal(400, f"header {protocol.BUCKET}: expected a number from 0 to 99, found {given[:20]!r}")
-    return given
+    return int(given)
 
 
 def _check_slate(asked: protocol.RankRequest, most: int) -> None:

@@ -41,7 +41,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=64)]
 _ANSWER_LIMIT = 10_000
 MODEL = "ranker"
 
-Guarded = guarded(32 << 10, 10, 1_000)  # uvicorn's worker processes find it by its name
+Guarded = guarded(32 << 10, 10, idle_s=75, connections=1_000)  # uvicorn's worker processes find it by its name
 
 
 class Invalid(Exception):

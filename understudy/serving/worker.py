@@ -79,6 +79,7 @@ def serve(settings: Settings, listening: socket.socket, workers: int) -> None:
         ws="none",
         log_level="error",
         access_log=False,
+        timeout_keep_alive=65,  # longer than balancers keep what they do not use
         timeout_graceful_shutdown=10,
         workers=workers,
     )
