@@ -16,10 +16,22 @@ from understudy import releases
 from understudy.lake import Lake
 from understudy.releases.unit import build
 
-__all__ = ["HEADERS", "ROOT", "TOKEN", "RankServer", "another_release", "items_of", "users_of"]
+__all__ = [
+    "HEADERS",
+    "PATIENT",
+    "ROOT",
+    "TOKEN",
+    "RankServer",
+    "another_release",
+    "items_of",
+    "releases_of",
+    "spoiled_release",
+    "users_of",
+]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOKEN = "a-token-for-tests-only"
+PATIENT = {"budget_ms": 10_000.0}  # where it must not matter how busy the machine is
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -75,6 +87,28 @@ class RankServer:
         code = self.process.wait(60)
         self.client.close()
         return code
+
+
+def spoiled_release(lake: Path) -> str:
+    """A release like production whose predictions are half as high again in odds; returns its digest."""
+    import onnx
+    from onnx import numpy_helper
+
+    opened = Lake.open(str(lake))
+    release = releases.load(opened, "production")
+    model = onnx.load_from_string(release.files["served.onnx"])
+    for one in model.graph.initializer:
+        if one.name.endswith("shift_H"):
+            one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one) + 1.0, one.name))
+    content = {key: value for key, value in release.manifest.items() if key not in ("files", "format")}
+    content["config"] = {**content["config"], "serving": PATIENT}
+    return build(opened, content, {**release.files, "served.onnx": model.SerializeToString(deterministic=True)})
+
+
+def releases_of(lake: Path) -> str:
+    """The one release of a lake."""
+    (path,) = [path for path in (lake / "releases").iterdir() if len(path.name) == 64]
+    return path.name
 
 
 def items_of(lake: Path) -> list[str]:

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from collecting import Server as Collector
 from collecting import action
-from ranking import HEADERS, RankServer, another_release, items_of, users_of
+from ranking import HEADERS, PATIENT, RankServer, another_release, items_of, releases_of, users_of
 from redis_server import Redis
 from roles import as_role
 from uvicorn.supervisors import Multiprocess
@@ -28,7 +28,6 @@ from understudy.releases.lifecycle import promote, put_in_quarantine
 from understudy.runs import Run
 
 COLLECT_TOKEN = "a-token-for-tests-only"
-PATIENT = {"budget_ms": 10_000.0}  # where it must not matter how busy the machine is
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -112,11 +111,6 @@ def test_a_promotion_and_a_refresh_are_taken_up_while_requests_are_answered(
     assert server.metric('reloads_total{outcome="done"}') == 2
     assert server.metric(f'release_info{{release="{first}"}}') == 0
     assert server.metric(f'release_info{{release="{digest}"}}') == 1
-
-
-def releases_of(lake: Path) -> str:
-    (path,) = [path for path in (lake / "releases").iterdir() if len(path.name) == 64]
-    return path.name
 
 
 def test_what_can_not_be_taken_up_is_told_once_and_the_stage_stays(

@@ -26,6 +26,7 @@ _COMMANDS = {
     "evaluate": ("pipeline", "Score any ingested days with a release."),
     "runs": ("runs", "Look at runs: list, show."),
     "releases": ("releases", "Look at releases, promote, roll back, quarantine."),
+    "rollout": ("rollout", "Put a candidate in front of more and more people, judge it, take it back."),
     "features": ("features", "Refresh what serving reads."),
 }
 

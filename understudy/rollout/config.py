@@ -49,9 +49,9 @@ class Rollout:
         min_users: that the canary and the baseline must each have had in a step before it is left.
         max_duration: of a rollout; one without a verdict until then is rejected.
         no_data: a rollout that nobody uses for so long ends without a verdict.
-        judged: metrics that must not be worse: heads, or ``dwell``; empty: the primary heads of ``evaluation``.
+        judged: heads that must not be worse; empty: the primary heads of ``evaluation``.
         harmful: heads of which more is worse, such as ``hide``; they end a rollout, and can't promote one.
-        margin: relative loss of a judged metric that a release may have against the baseline.
+        margin: relative loss of a judged head that a release may have against the baseline.
         alpha: chance to promote a release that loses the margin.
         harm_alpha: chance to call a release harmful that is not.
         guardrails: what ends a canary within ticks.

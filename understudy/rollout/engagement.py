@@ -10,17 +10,20 @@ import duckdb
 import numpy as np
 
 from understudy.config import Config
+from understudy.errors import BadInput
 from understudy.experiments import Outcomes
 from understudy.lake import Lake
+from understudy.logs.sources import literal, quoted
 from understudy.rollout.state import ArmSeen, State
 from understudy.section import duration_s
 from understudy.snapshot import Snapshot
 
 __all__ = ["logged"]
 
+_TABLES = ("impressions", "actions")
 _SEEN = """
-SELECT i.arm, i.user_id, i.row_key, i.p_{head} AS p, i.negative_keep_rate AS kept, i.slice = 'random' AS random,
-       EXISTS (SELECT 1 FROM actions a WHERE a.row_key = i.row_key AND a.action = '{head}') AS done,
+SELECT i.arm, i.user_id, i.row_key, i.{predicted} AS p, i.negative_keep_rate AS kept, i.slice = 'random' AS random,
+       EXISTS (SELECT 1 FROM actions a WHERE a.row_key = i.row_key AND a.action = {head}) AS done,
        EXISTS (SELECT 1 FROM actions a WHERE a.row_key = i.row_key) AS any_done
 FROM impressions i
 WHERE i.seen AND i.arm IN ('canary', 'baseline') AND i.ts >= to_timestamp({start}) AND i.ts <= to_timestamp({end})
@@ -43,9 +46,14 @@ def logged(
     window_s = duration_s(config.labels.attribution_window)
 
     def look(state: State, now_s: float, arms: dict[str, ArmSeen]) -> dict[str, ArmSeen]:
-        snapshot = Snapshot.current(lake)
+        try:
+            snapshot = Snapshot.current(lake)
+        except BadInput:
+            return arms
+        if not all(snapshot.tables.get(table) for table in _TABLES):
+            return arms  # nothing was logged yet
         with duckdb.connect() as db:
-            for table in ("impressions", "actions"):
+            for table in _TABLES:
                 db.register(table, snapshot.dataset(lake, table))
             return _filled(db, arms, metrics, state.step_s, now_s - window_s)
 
@@ -57,7 +65,7 @@ def _filled(
 ) -> dict[str, ArmSeen]:
     found = dict(arms)
     for head in metrics:
-        seen = _SEEN.format(head=head, start=start, end=end)
+        seen = _SEEN.format(predicted=quoted(f"p_{head}"), head=literal(head), start=start, end=end)
         rows = db.execute(_USERS.format(seen=seen)).fetchnumpy()
         for arm in arms:
             mine = np.asarray(rows["arm"] == arm, bool)

@@ -47,28 +47,26 @@ class LocalServers:
     def apply(self, arms: Arms, releases: dict[str, str]) -> None:
         """Bring servers and route to this: new servers first, then the route, then the end of those that it left."""
         wanted = {arm: releases[arm] for arm in ("stable", "canary", "baseline") if arms.size(arm) or arm == "stable"}
-        for arm, release in wanted.items():
-            self._ensure(arm, release)
+        left = [one for arm, release in wanted.items() if (one := self._ensure(arm, release))]
         urls = {arm: self.servers[arm].url for arm in wanted}
         routed = {arm: list(buckets) for arm, buckets in arms.buckets.items() if arm in urls}
         text = json.dumps({"urls": urls, "arms": routed}, sort_keys=True) + "\n"
         path = Path(self.lake.path(ROUTE))
         if not path.exists() or path.read_text() != text:
             self.lake.replace(ROUTE, text.encode())
-        for arm in [arm for arm in self.servers if arm not in wanted]:
-            _stop(self.servers.pop(arm).process)
+        left += [self.servers.pop(arm) for arm in list(self.servers) if arm not in wanted]
+        for one in left:
+            _stop(one.process)
 
-    def _ensure(self, arm: str, release: str) -> None:
+    def _ensure(self, arm: str, release: str) -> _Server | None:
+        """A server of the release; the one whose place it took."""
         one = self.servers.get(arm)
         if one is not None and one.release == release and one.process.poll() is None:
-            return
+            return None
         self.servers[arm] = started = _start(self.lake, arm, release, self.more)
-        if one is None:
-            return
-        if one.release == release:
+        if one is not None and one.release == release:
             started.restarts = one.restarts + 1
-        else:
-            _stop(one.process)
+        return one
 
     def close(self) -> None:
         for one in self.servers.values():
