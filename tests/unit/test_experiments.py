@@ -1,12 +1,22 @@
 """Arms as sets of buckets, and what may be said of their difference."""
 
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from xxhash import xxh64_intdigest
 
 from understudy.experiments import Outcomes, difference, ramp
 from understudy.experiments.arms import HOLDOUTS, order
+from understudy.hashing import bucket
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 ids = st.text(min_size=1, max_size=20)
 held = st.integers(0, 10)
@@ -40,6 +50,27 @@ def test_which_buckets_come_first_differs_by_rollout() -> None:
     first = [order(f"rollout-{number}", 2)[0] for number in range(400)]
     assert len(set(first)) > 80
     assert sorted(order("one", 2)) == list(range(96))
+
+
+VECTORS = {  # salt:user → XXH64 mod 100, by the reference library
+    ("understudy", "u1"): 73,
+    ("understudy", "a user whose name is longer than thirty-two bytes"): 36,
+    ("", ""): 81,
+    ("salt", "Zoë"): 40,
+    ("salt", "12345678"): 48,
+}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_bucket_is_the_same_in_python_and_in_the_readmes_javascript() -> None:
+    for (salt, user), expected in VECTORS.items():
+        assert xxh64_intdigest(f"{salt}:{user}".encode()) % 100 == expected
+        assert bucket(salt, [user])[0] == expected
+    code = re.findall(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    users = [[salt, user] for salt, user in VECTORS] + [["salt", "x" * length] for length in range(100)]
+    code += f"console.log(JSON.stringify({json.dumps(users)}.map(([salt, user]) => bucket(salt, user))))"
+    done = subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [int(bucket(salt, [user])[0]) for salt, user in users]
 
 
 def test_a_difference_by_hand() -> None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
+from understudy.cli.listening import listen, token_of
 from understudy.cli.output import config_option, json_option, lake_option, print_json, print_table, short
+from understudy.cli.serve import TOKEN
 from understudy.lake import Lake
 
 __all__ = ["rollout"]
@@ -23,6 +25,7 @@ def rollout() -> None:
     """Put a candidate in front of more and more people, judge it, and take it back.
 
     \b
+    export UNDERSTUDY_SERVE_TOKEN=$(openssl rand -hex 16)
     understudy rollout start --config my.yaml --lake lake     # the candidate, on local servers behind a router
     understudy rollout status | history | pause | resume | promote | abort
     """
@@ -42,6 +45,8 @@ def start(config: str, lake: str, release: str, port: int, drive: bool, collecto
     from understudy.rollout.record import Rollouts
     from understudy.rollout.state import State
 
+    if drive:
+        token_of(None, TOKEN)
     opened = Lake.open(lake)
     candidate, stable = releases.load(opened, release).digest, releases.resolve(opened, "production")
     if candidate == stable:
@@ -71,6 +76,7 @@ def drive_on(rollout_id: str | None, config: str, lake: str, port: int, collecto
 
 
 def _drive(config: str, lake: Lake, rollout_id: str, port: int, collector: str | None) -> None:
+    token_of(None, TOKEN)
     from understudy.config import load
     from understudy.rollout.driver import drive
     from understudy.rollout.engagement import logged
@@ -90,7 +96,6 @@ def _routing(path: Path, port: int) -> Iterator[str]:
     """The router, in a thread of this process."""
     import uvicorn
 
-    from understudy.cli.listening import listen
     from understudy.rollout.router import router
 
     listening = listen("127.0.0.1", port)

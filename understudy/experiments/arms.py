@@ -6,6 +6,8 @@ more, the baseline arm from the back. Holdouts have buckets of their own, the sa
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from understudy.hashing import BUCKETS, hash64
 
 __all__ = ["HOLDOUTS", "Arms", "order", "ramp"]
@@ -42,8 +44,9 @@ class Arms:
 
 def order(rollout_id: str, held: int) -> list[int]:
     """Buckets in the order in which a rollout takes them; the last ``2 · held`` of all are the holdouts', for ever."""
-    free = range(BUCKETS - len(HOLDOUTS) * held)
-    return sorted(free, key=lambda bucket: int(hash64("bucket", rollout_id, bucket)[0]))
+    free = np.arange(BUCKETS - len(HOLDOUTS) * held)
+    order: list[int] = np.argsort(hash64("bucket", rollout_id, free), kind="stable").tolist()
+    return order
 
 
 def ramp(rollout_id: str, canary: int, held: int) -> Arms:
