@@ -136,7 +136,7 @@ def tensors(user: str, items: list[str], **more: Any) -> dict[str, Any]:
 def test_the_open_inference_protocol_gives_the_same_scores(server: RankServer, user: str, items: list[str]) -> None:
     client = server.client
     assert client.get("/v2/health/live").json() == {"live": True}
-    assert client.get("/v2/models/ranker/ready").json() == {"ready": True}
+    assert client.get("/v2/models/ranker/ready").json() == {"name": "ranker", "ready": True}
     model = client.get("/v2/models/ranker").json()
     assert (model["name"], model["heads"]) == ("ranker", ["click", "like", "long_view"])
     answer = client.post(INFER, json=tensors(user, items[:7], id="q"))

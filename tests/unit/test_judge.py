@@ -147,7 +147,7 @@ seen_arms = st.builds(
 words = st.sampled_from([None, pause, resume, promote, abort])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.floats(0, 2 * DAY), seen_arms, seen_arms, words), max_size=30), st.integers(0, 3))
 def test_whatever_happens(ticks: list[tuple[float, ArmSeen, ArmSeen, Any]], step: int) -> None:
     """Buckets only grow until the end, which is all-new or all-stable; an end is final; abort works from everywhere."""

@@ -69,7 +69,7 @@ def rank_server(following: Following, options: Options) -> Starlette:
         Route("/v2/health/live", server.live),
         Route("/v2/health/ready", server.ready),
         Route(model, server.about_model),
-        Route(f"{model}/ready", server.ready),
+        Route(f"{model}/ready", server.ready_model),
         Route(f"{model}/infer", server.answering.infer, methods=["POST"]),
         Route("/metrics", server.report),
         Route("/openapi.json", server.openapi),
@@ -173,6 +173,9 @@ class _Server:
 
     async def ready(self, _: Request) -> Response:
         return as_json(protocol.Ready(self.is_ready), 200 if self.is_ready else 503)
+
+    async def ready_model(self, _: Request) -> Response:
+        return as_json(protocol.ReadyModel(protocol.MODEL, self.is_ready), 200 if self.is_ready else 503)
 
     async def about(self, _: Request) -> Response:
         return as_json(protocol.About("understudy", __version__, []))

@@ -18,6 +18,7 @@ _TYPES = (
     protocol.InferResponse,
     protocol.Live,
     protocol.Ready,
+    protocol.ReadyModel,
     protocol.About,
     protocol.AboutModel,
 )
@@ -57,7 +58,7 @@ def described(config: Serving) -> dict[str, Any]:
             "/v1/rank": {"post": rank},
             f"{model}/infer": {"post": infer},
             model: {"get": _get("The model: release, inputs, outputs", schema[protocol.AboutModel])},
-            f"{model}/ready": {"get": _get("Whether the model is ready", schema[protocol.Ready], "503")},
+            f"{model}/ready": {"get": _get("Whether the model is ready", schema[protocol.ReadyModel], "503")},
             "/v2": {"get": _get("The server", schema[protocol.About])},
             "/v2/health/live": {"get": _get("Whether the process lives", schema[protocol.Live])},
             "/v2/health/ready": {"get": _get("Whether requests are answered", schema[protocol.Ready], "503")},

@@ -26,6 +26,7 @@ __all__ = [
     "RankRequest",
     "Ranked",
     "Ready",
+    "ReadyModel",
     "Tensor",
     "TensorKind",
     "described",
@@ -96,6 +97,13 @@ class Live(Struct):
 class Ready(Struct):
     """Requests are answered."""
 
+    ready: bool
+
+
+class ReadyModel(Struct):
+    """The model answers."""
+
+    name: str
     ready: bool
 
 
