@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from understudy.experiments import Arms
+from understudy.experiments.arms import HOLDOUTS
 from understudy.lake import Lake
 from understudy.rollout.config import Rollout
 from understudy.rollout.ending import end
@@ -81,9 +82,10 @@ def drive(
 
 
 def releases_of(state: State) -> dict[str, str]:
-    """Arm → digest. Once promoted the candidate is everybody's; the baseline is stable's release on fresh servers."""
+    """Arm → digest. Once promoted the candidate is everybody's but the holdouts'; the baseline is stable's release."""
     stable = state.candidate if state.phase == "promoted" else state.stable
-    return {"stable": stable, "canary": state.candidate, "baseline": state.stable}
+    held = dict.fromkeys(HOLDOUTS, state.stable)
+    return {"stable": stable, "canary": state.candidate, "baseline": state.stable, **held}
 
 
 def _last(rollouts: Rollouts, rollout_id: str) -> str:

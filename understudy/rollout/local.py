@@ -12,6 +12,7 @@ from pathlib import Path
 
 from understudy.errors import UnderstudyError
 from understudy.experiments import Arms
+from understudy.experiments.arms import HOLDOUTS
 from understudy.lake import Lake
 from understudy.rollout.metrics import Counted, read, since
 from understudy.rollout.state import ArmSeen, Seen, State
@@ -46,9 +47,9 @@ class LocalServers:
 
     def apply(self, arms: Arms, releases: dict[str, str]) -> None:
         """Bring servers and route to this: new servers first, then the route, then the end of those that it left."""
-        wanted = {arm: releases[arm] for arm in ("stable", "canary", "baseline") if arms.size(arm) or arm == "stable"}
+        wanted, shared = _wanted(arms, releases)
         left = [one for arm, release in wanted.items() if (one := self._ensure(arm, release))]
-        urls = {arm: self.servers[arm].url for arm in wanted}
+        urls = {arm: self.servers[shared.get(arm, arm)].url for arm in (*wanted, *shared)}
         routed = {arm: list(buckets) for arm, buckets in arms.buckets.items() if arm in urls}
         text = json.dumps({"urls": urls, "arms": routed}, sort_keys=True) + "\n"
         path = Path(self.lake.path(ROUTE))
@@ -72,6 +73,19 @@ class LocalServers:
         for one in self.servers.values():
             _stop(one.process)
         self.servers.clear()
+
+
+def _wanted(arms: Arms, releases: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Arm → the release of its own server; holdout → the arm whose server it shares."""
+    wanted = {arm: releases[arm] for arm in ("stable", "canary", "baseline") if arms.size(arm) or arm == "stable"}
+    shared = {}
+    for holdout in (name for name in HOLDOUTS if arms.size(name)):
+        same = [arm for arm in ("stable", *HOLDOUTS) if wanted.get(arm) == releases[holdout]]
+        if same:
+            shared[holdout] = same[0]
+        else:
+            wanted[holdout] = releases[holdout]
+    return wanted, shared
 
 
 def _start(lake: Lake, arm: str, release: str, more: tuple[str, ...]) -> _Server:
