@@ -139,7 +139,7 @@ def test_a_connection_is_not_kept_open_by_bytes_that_are_no_request(address: tup
 def test_a_body_that_does_not_come_is_not_waited_for(address: tuple[str, int]) -> None:
     said = talk(address, HEAD, b"Content-Length: 100\r\n\r\n", b'{"batch_id"')
     assert said.startswith(b"HTTP/1.1 408")
-    assert b"expected the whole batch within 3 s" in said
+    assert b"expected the whole body within 3 s" in said
 
 
 @pytest.mark.parametrize("header", [b"X-Long: " + b"a" * 500_000, b"X: a\r\n" * 100_000])

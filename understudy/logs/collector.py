@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hmac
 import sys
 import threading
 import time
@@ -10,10 +9,11 @@ from collections.abc import AsyncIterator, Callable
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from understudy.http_requests import Refusal, as_json, body_of, check_token, refused, size_of
 from understudy.logs.events import Batch, decode
 from understudy.logs.flush import Flushed
 from understudy.logs.intake import Intake, Limits
@@ -21,6 +21,8 @@ from understudy.logs.journal import Conflict, Journal
 from understudy.logs.metrics import Metrics
 
 __all__ = ["collector"]
+
+_SMALLER = "send smaller batches"
 
 
 def collector(
@@ -55,7 +57,7 @@ class _Service:
         limits: Limits,
     ) -> None:
         self.open_journal, self.flush, self.flush_s, self.limits = journal, flush, flush_s, limits
-        self.expected = f"Bearer {token}".encode()
+        self.token = token
         self.metrics = Metrics()
         self.stopping = threading.Event()
 
@@ -73,60 +75,41 @@ class _Service:
         flushed.close()
 
     async def events(self, request: Request) -> Response:
-        given = request.headers.get("authorization", "").encode("latin-1")
-        if not hmac.compare_digest(given, self.expected):
-            return _refusal(401, "expected the header Authorization: Bearer <token>, found another token or none")
-        length = request.headers.get("content-length", "")
-        size = int(length) if length.isdecimal() else self.limits.body_bytes
-        if size > self.limits.body_bytes:
-            return self._too_large()
-        if not self.intake.admit(size):
-            return _refusal(429, "expected fewer batches at once; send this one again", {"Retry-After": "1"})
+        most = self.limits.body_bytes
         try:
-            return await self._read_and_write(request)
-        finally:
-            self.intake.release(size)
+            check_token(request, self.token)
+            size = size_of(request, most, _SMALLER)
+            if not self.intake.admit(size):
+                raise Refusal(429, "expected fewer batches at once; send this one again", {"Retry-After": "1"})
+            try:
+                return await self._write(self._batch(await body_of(request, most, self.limits.body_s, _SMALLER)))
+            finally:
+                self.intake.release(size)
+        except Refusal as error:
+            return refused(error)
 
-    async def _read_and_write(self, request: Request) -> Response:
-        try:
-            async with asyncio.timeout(self.limits.body_s):
-                body = await self._body(request)
-        except (TimeoutError, ClientDisconnect):
-            reason = f"expected the whole batch within {self.limits.body_s:g} s, found a part; send it again"
-            return _refusal(408, reason, {"Connection": "close"})
-        if body is None:
-            return self._too_large()
+    def _batch(self, body: bytes) -> Batch:
         try:
             batch = decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return _refusal(400, f"expected batch_id, sent_at and events as JSON, found: {str(error)[:200]}")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = f"expected batch_id, sent_at and events as JSON, found: {str(error)[:200]}"
+            raise Refusal(400, reason) from error
         if len(batch.events) > self.limits.events:
-            return _refusal(413, f"expected at most {self.limits.events} events, found {len(batch.events)}")
-        return await self._write(batch)
-
-    async def _body(self, request: Request) -> bytes | None:
-        parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > self.limits.body_bytes:
-                return None
-            parts.append(part)
-        return b"".join(parts)
+            raise Refusal(413, f"expected at most {self.limits.events} events, found {len(batch.events)}")
+        return batch
 
     async def _write(self, batch: Batch) -> Response:
         start = time.perf_counter()
         try:
             answer = await self.intake.write(batch)
-        except Conflict:
+        except Conflict as error:
             reason = f"batch_id {batch.batch_id!r}: expected the events that came with it before, found others"
-            return _refusal(409, f"{reason}; give every batch an id of its own")
-        except Exception:
-            return _refusal(503, "expected to write to disk, could not; send this batch again", {"Retry-After": "5"})
+            raise Refusal(409, f"{reason}; give every batch an id of its own") from error
+        except Exception as error:
+            reason = "expected to write to disk, could not; send this batch again"
+            raise Refusal(503, reason, {"Retry-After": "5"}) from error
         self.metrics.acknowledged.observe(time.perf_counter() - start)
-        return Response(answer, media_type="application/json")
-
-    def _too_large(self) -> Response:
-        return _refusal(413, f"expected at most {self.limits.body_bytes} bytes; send smaller batches")
+        return as_json(answer)
 
     async def health(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -150,8 +133,3 @@ class _Service:
         self.metrics.rows.labels("impressions").inc(flushed.impressions)
         self.metrics.rows.labels("actions").inc(flushed.actions)
         self.metrics.flushed_at.set_to_current_time()
-
-
-def _refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
-    body = msgspec.json.encode({"error": reason})
-    return Response(body, status_code=status, media_type="application/json", headers=headers)

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from understudy.errors import first_line
+from understudy.http_requests import Refusal, as_json, body_of, check_token, refused
 from understudy.section import duration_s
 from understudy.serving import protocol
-from understudy.serving.asked import Refusal, as_json, body_of, check_token, decoded, refused
 from understudy.serving.config import Serving
 from understudy.serving.desk import Busy, Desk
 from understudy.serving.following import Following
@@ -27,6 +27,7 @@ from understudy.serving.reports import Reporter, Slate
 __all__ = ["Answering"]
 
 _REQUEST_ID = re.compile(protocol.REQUEST_ID)
+_BODY_S = 5.0
 _RANK = msgspec.json.Decoder(protocol.RankRequest)
 _INFER = msgspec.json.Decoder(protocol.InferRequest)
 
@@ -58,7 +59,7 @@ class Answering:
         self, following: Following, metrics: Metrics, token: str, clock: Callable[[], float], log_requests: bool
     ) -> None:
         self.following, self.metrics, self.clock, self.log_requests = following, metrics, clock, log_requests
-        self.expected = f"Bearer {token}".encode()
+        self.token = token
 
     @property
     def config(self) -> Serving:
@@ -80,8 +81,8 @@ class Answering:
         if _REQUEST_ID.fullmatch(given):
             note["x_request_id"] = given
         try:
-            check_token(request, self.expected)
-            body = await body_of(request, self.config.max_body_kb << 10)
+            check_token(request, self.token)
+            body = await body_of(request, self.config.max_body_kb << 10, _BODY_S, "send fewer candidates")
             if (bucket := _bucket(request)) is not None:
                 note["bucket"] = bucket
             found: Answer = await answer(body, note)
@@ -101,11 +102,11 @@ class Answering:
         return response
 
     async def _ranked(self, body: bytes, note: dict[str, Any]) -> Answer:
-        asked = decoded(_RANK, body)
+        asked = _decoded(_RANK, body)
         return await self._in_turn(asked, note, lambda *found: _ranking(asked, note["request_id"], *found))
 
     async def _inferred(self, body: bytes, note: dict[str, Any]) -> Answer:
-        tensors = decoded(_INFER, body)
+        tensors = _decoded(_INFER, body)
         try:
             asked = protocol.of_tensors(tensors)
         except protocol.Invalid as error:
@@ -156,6 +157,14 @@ class Answering:
             metrics.predicted.labels(head).inc(total)
         if self.following.age_s() > duration_s(model.config.stale_after):
             metrics.stale.inc()
+
+
+def _decoded(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
+    """The body as its type; what is wrong is named by its place, such as ``$.candidates[3]``."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, f"expected another request: {str(error)[:300]}; see /openapi.json") from error
 
 
 def _bucket(request: Request) -> int | None:

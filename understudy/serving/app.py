@@ -20,9 +20,9 @@ from starlette.routing import Route
 
 from understudy import __version__
 from understudy.errors import first_line
+from understudy.http_requests import Refusal, as_json, refused
 from understudy.serving import protocol
 from understudy.serving.answering import Answering
-from understudy.serving.asked import as_json, not_here
 from understudy.serving.desk import Desk
 from understudy.serving.following import Following
 from understudy.serving.log import say
@@ -74,7 +74,7 @@ def rank_server(following: Following, options: Options) -> Starlette:
         Route("/metrics", server.report),
         Route("/openapi.json", server.openapi),
     ]
-    return Starlette(routes=routes, lifespan=server.lifespan, exception_handlers={HTTPException: not_here})
+    return Starlette(routes=routes, lifespan=server.lifespan, exception_handlers={HTTPException: _not_here})
 
 
 class _Server:
@@ -189,6 +189,13 @@ class _Server:
 
     async def openapi(self, _: Request) -> Response:
         return as_json(described(self.answering.config))
+
+
+async def _not_here(request: Request, error: Exception) -> Response:
+    """Another path, or another method than it has."""
+    assert isinstance(error, HTTPException)
+    reason = f"{request.method} {request.url.path}: expected a path and method of /openapi.json"
+    return refused(Refusal(error.status_code, reason, dict(error.headers or {})))
 
 
 def _give_way() -> None:
