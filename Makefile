@@ -45,6 +45,7 @@ bench: install ## the comparisons behind the README's numbers (DATA=)
 	$(BIN)/python benchmarks/training.py --data "$(DATA)"
 	$(BIN)/python benchmarks/serving.py --data "$(DATA)"
 	$(BIN)/python benchmarks/weekly.py
+	$(BIN)/python benchmarks/rollouts.py
 	$(BIN)/python benchmarks/collector.py
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/position.py
