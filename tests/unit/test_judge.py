@@ -117,6 +117,11 @@ def test_no_data_is_neither_pass_nor_harm_and_ends_after_its_own_limit() -> None
     assert len(found) == 25
 
 
+def test_no_step_ends_before_the_guardrails_had_something_to_say() -> None:
+    found = run(begun(), 60, arm(scored=100))
+    assert (found[-1].state.phase, found[-1].state.step) == ("rejected", 0)
+
+
 def test_what_can_not_be_told_is_rejected_in_the_end() -> None:
     found = run(begun(), 60, arm(0.1, users=600))
     assert (found[-1].state.phase, found[-1].state.reason) == ("rejected", "")

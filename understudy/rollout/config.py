@@ -20,7 +20,7 @@ class Guardrails:
         score_shift: relative difference of a head's mean prediction from the baseline's.
         calibration_shift: relative difference of a head's Σp / Σy from the baseline's, where it is more than chance.
         min_requests: in a tick, or it says nothing of errors and latency.
-        min_scored: requests of an arm in a step, before its mean prediction says something.
+        min_scored: requests of an arm in a step, before its mean prediction says something; no step ends before that.
     """
 
     ticks: int = number(3, low=1, high=1000)

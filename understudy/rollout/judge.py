@@ -74,7 +74,8 @@ def _limits(config: Rollout, _: tuple[str, ...], state: State, seen: Seen) -> De
 def _advance(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen) -> Decision:
     users = min(seen.canary.users or 0, seen.baseline.users or 0)
     waits = seen.now_s - state.step_s < duration_s(config.bake) or users < config.min_users or not state.harmless
-    if state.phase == "paused" or waits or any(state.strikes.values()):
+    unheard = min(seen.canary.scored, seen.baseline.scored) < config.guardrails.min_scored
+    if state.phase == "paused" or waits or unheard or any(state.strikes.values()):
         return Decision(state)
     if state.step + 1 < len(config.steps):
         buckets = config.steps[state.step + 1]
