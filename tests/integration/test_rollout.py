@@ -18,6 +18,7 @@ from ranking import HEADERS, PATIENT, TOKEN, another_release, items_of, releases
 
 from understudy.errors import BadInput
 from understudy.experiments import Outcomes
+from understudy.experiments.header import BUCKET
 from understudy.lake import Lake
 from understudy.releases import aliases, quarantined
 from understudy.releases.quarantine import marks
@@ -26,7 +27,7 @@ from understudy.rollout.config import Guardrails, Rollout
 from understudy.rollout.driver import drive
 from understudy.rollout.local import ROUTE, LocalServers, LocalSource
 from understudy.rollout.record import Moved, Rollouts
-from understudy.rollout.router import BUCKET, router
+from understudy.rollout.router import router
 from understudy.rollout.state import ArmSeen, State, arms_of
 
 CONFIG = Rollout(

@@ -73,9 +73,9 @@ def drive(
         except Moved:
             number, state = rollouts.load(rollout_id)
             say(f"another was first: {state.phase}, step {state.step + 1}")
+            continue
         if not state.ended:
-            newest, recorded = rollouts.load(rollout_id)
-            wait(duration_s(config.tick) if newest == number else 0.0)
+            wait(duration_s(config.tick))
             newest, recorded = rollouts.load(rollout_id)
             if newest != number:  # a person's word
                 number, state = newest, recorded

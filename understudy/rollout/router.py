@@ -17,10 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from understudy.experiments import Arms
+from understudy.experiments.header import BUCKET, bucket_of
 
-__all__ = ["BUCKET", "router"]
+__all__ = ["router"]
 
-BUCKET = "x-understudy-bucket"
 _FORWARDED = ("authorization", "content-type", "x-request-id", BUCKET)
 _MOST_BYTES = 1 << 20
 
@@ -40,8 +40,10 @@ class _Router:
             self.urls, self.arms, self.seen = value["urls"], arms, (status.st_mtime_ns, status.st_ino)
 
     async def forward(self, request: Request) -> Response:
-        given = request.headers.get(BUCKET, "")
-        bucket = int(given) if given.isascii() and given.isdigit() and len(given) <= 2 else -1
+        try:
+            bucket = bucket_of(request.headers.get(BUCKET, ""))
+        except ValueError:
+            bucket = -1  # of no arm: stable, which says what is wrong with it
         body = await request.body()
         if len(body) > _MOST_BYTES:
             return JSONResponse({"error": f"body: expected at most {_MOST_BYTES} bytes"}, 413)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from understudy.errors import first_line
+from understudy.experiments.header import BUCKET, bucket_of
 from understudy.http_requests import Refusal, as_json, body_of, check_token, refused
 from understudy.section import duration_s
 from understudy.serving import protocol
@@ -169,12 +170,11 @@ def _decoded(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
 
 def _bucket(request: Request) -> int | None:
     """The user's bucket, where the caller computed it."""
-    given = request.headers.get(protocol.BUCKET)
-    if given is None:
-        return None
-    if not (given.isascii() and given.isdigit() and len(given) <= 2):
-        raise Refusal(400, f"header {protocol.BUCKET}: expected a number from 0 to 99, found {given[:20]!r}")
-    return int(given)
+    given = request.headers.get(BUCKET)
+    try:
+        return None if given is None else bucket_of(given)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from error
 
 
 def _check_slate(asked: protocol.RankRequest, most: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from understudy import __version__
+from understudy.experiments.header import BUCKET
 from understudy.serving import protocol
 from understudy.serving.config import Serving
 
@@ -81,7 +82,7 @@ def _post(summary: str, asked: dict[str, Any], answer: dict[str, Any]) -> dict[s
         "summary": summary,
         "parameters": [
             {
-                "name": protocol.BUCKET,
+                "name": BUCKET,
                 "in": "header",
                 "description": "The user's bucket.",
                 "schema": {"type": "integer", "minimum": 0, "maximum": 99},

@@ -11,7 +11,6 @@ from msgspec import Meta, Struct
 from understudy.http_guard import guarded
 
 __all__ = [
-    "BUCKET",
     "MODEL",
     "REQUEST_ID",
     "About",
@@ -34,7 +33,6 @@ __all__ = [
     "of_tensors",
 ]
 
-BUCKET = "x-understudy-bucket"
 REQUEST_ID = "^[!-~]{1,200}$"  # it travels in headers
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 RequestId = Annotated[str, Meta(pattern=REQUEST_ID)]
