@@ -41,10 +41,12 @@ def rollout() -> None:
 def start(config: str, lake: str, release: str, port: int, drive: bool, collector: str | None) -> None:
     """Begin a rollout, and drive it on servers of this machine."""
     from understudy import releases
+    from understudy.config import load
     from understudy.errors import BadInput
     from understudy.rollout.record import Rollouts
     from understudy.rollout.state import State
 
+    load(config)  # what is wrong is said before anything begins
     if drive:
         token_of(None, TOKEN)
     opened = Lake.open(lake)

@@ -86,9 +86,12 @@ def serve(
         log_requests=log_requests,
     )
     where, at = listening.getsockname()[:2]
-    print(f"serve: listening on http://{where}:{at}", file=sys.stderr, flush=True)
-    end_well()
-    worker.serve(settings, listening, workers)
+
+    def begin() -> None:
+        end_well()
+        print(f"serve: listening on http://{where}:{at}", file=sys.stderr, flush=True)
+
+    worker.serve(settings, listening, workers, begin)
 
 
 def _check_url(url: str) -> None:

@@ -6,7 +6,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,20 @@ def application() -> Any:
     return rank_server(following, options)
 
 
-def serve(settings: Settings, listening: socket.socket, workers: int) -> None:
+def serve(settings: Settings, listening: socket.socket, workers: int, begin: Callable[[], None]) -> None:
     """Serve until a signal says otherwise.
 
     Args:
         listening: a bound socket, which the workers share.
+        begin: is called when nothing stands in the way any more.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
     os.environ[_SETTINGS] = msgspec.json.encode(settings).decode()
     config = uvicorn.Config(
-        f"{__name__}:application",
-        factory=True,
+        application() if workers == 1 else f"{__name__}:application",
+        factory=workers > 1,
         http="understudy.serving.protocol:Guarded",  # type: ignore[arg-type]  # a name, or it can't reach a worker
         ws="none",
         log_level="error",
@@ -83,6 +84,7 @@ def serve(settings: Settings, listening: socket.socket, workers: int) -> None:
         timeout_graceful_shutdown=10,
         workers=workers,
     )
+    begin()
     if workers == 1:
         uvicorn.Server(config).run(sockets=[listening])
         return
