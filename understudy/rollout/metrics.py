@@ -21,13 +21,14 @@ class Counted:
     """Counters of one or several servers, from their start.
 
     Args:
-        requests, errors: that were answered, and those that failed (5xx).
+        requests, errors: that were answered, and those that failed (5xx). scored: slates; what was shed is none.
         buckets: upper bound in seconds → requests that took no longer.
         predicted: head → sum of predictions; ``candidates``: of how many.
     """
 
     requests: float = 0
     errors: float = 0
+    scored: float = 0
     buckets: dict[float, float] = field(default_factory=dict)
     predicted: dict[str, float] = field(default_factory=dict)
     candidates: float = 0
@@ -41,6 +42,7 @@ class Counted:
         return Counted(
             max(0.0, self.requests + sign * other.requests),
             max(0.0, self.errors + sign * other.errors),
+            max(0.0, self.scored + sign * other.scored),
             both(self.buckets, other.buckets),
             both(self.predicted, other.predicted),
             max(0.0, self.candidates + sign * other.candidates),
@@ -82,6 +84,8 @@ def parsed(text: str) -> Counted:
             if name == "requests_total":
                 failed = labels["status"].startswith("5")
                 found = replace(found, requests=found.requests + value, errors=found.errors + value * failed)
+            elif name == "users_total":
+                found = replace(found, scored=found.scored + value)
             elif name == "request_seconds_bucket":
                 found.buckets[float(labels["le"])] = found.buckets.get(float(labels["le"]), 0) + value
             elif name == "predicted_sum_total":
@@ -107,5 +111,5 @@ def since(now: Iterable[Counted], before: Counted, step: Counted) -> ArmSeen:
         errors=int(tick.errors),
         p99_ms=tick.p99_ms(),
         scores=scores,
-        scored=int(whole.requests),
+        scored=int(whole.scored),
     )

@@ -72,6 +72,7 @@ def serve(settings: Settings, listening: socket.socket, workers: int, begin: Cal
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    os.environ.pop(_METRICS, None)  # one that was inherited belongs to another server; importing Feast sets it
     os.environ[_SETTINGS] = msgspec.json.encode(settings).decode()
     config = uvicorn.Config(
         application() if workers == 1 else f"{__name__}:application",
