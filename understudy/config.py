@@ -72,6 +72,8 @@ class Config:
             ("evaluation.primary_heads", self.evaluation.primary_heads),
             ("training.distillation.heads", tuple(self.training.distillation.heads)),
             ("serving.utility", tuple(self.serving.utility)),
+            ("rollout.judged", tuple(one.removesuffix(".value") for one in self.rollout.judged)),
+            ("rollout.harmful", tuple(one.removesuffix(".value") for one in self.rollout.harmful)),
         ):
             for head in named:
                 if head not in self.heads:

@@ -24,6 +24,7 @@ from uvicorn.supervisors import Multiprocess
 from understudy.features import online
 from understudy.features.pointer import POINTER, REDIS_URL, current_features
 from understudy.lake import Lake
+from understudy.releases.fetching import fetch
 from understudy.releases.lifecycle import promote, put_in_quarantine
 from understudy.runs import Run
 
@@ -127,6 +128,18 @@ def test_what_can_not_be_taken_up_is_told_once_and_the_stage_stays(
     assert "served.onnx: expected SHA-256" in told[0]["reason"]
     answer = server.rank("u", items_of(lake)[:10])
     assert (answer.status_code, answer.json()["release"]) == (200, first)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_fetched_release_is_served_whatever_becomes_of_the_lake_s_copy(
+    lake: Path, tmp_path: Path, serve: Callable[..., RankServer], workers: str
+) -> None:
+    digest = releases_of(lake)
+    fetch(Lake.open(str(lake)), "production", str(tmp_path / "fetched"))
+    shutil.rmtree(lake / "releases" / digest)
+    server = serve("--fetched", str(tmp_path / "fetched"), "--release", digest, "--workers", workers)
+    answer = server.rank(users_of(lake)[0], items_of(lake)[:10]).json()
+    assert (answer["release"], answer["user"], len(answer["items"])) == (digest, "known", 10)
 
 
 def test_what_is_under_way_is_answered_when_the_server_ends(lake: Path, serve: Callable[..., RankServer]) -> None:
@@ -312,6 +325,19 @@ def quarantined(lake: Path) -> list[str]:
     return ["--release", digest]
 
 
+def fetched_alias(lake: Path) -> list[str]:
+    fetch(Lake.open(str(lake)), "production", str(lake.parent / "fetched"))
+    return ["--fetched", str(lake.parent / "fetched")]
+
+
+def fetched_other(lake: Path) -> list[str]:
+    return [*fetched_alias(lake), "--release", another_release(lake, serving={"max_candidates": 5})]
+
+
+def fetched_quarantined(lake: Path) -> list[str]:
+    return [*fetched_alias(lake), *quarantined(lake)]
+
+
 def other_heads(lake: Path) -> list[str]:
     return ["--release", another_release(lake, serving={"utility": {"share": 1.0}})]
 
@@ -321,6 +347,10 @@ CASES: list[tuple[Callable[[Path], list[str]], str]] = [
     (no_features, "expected features, found none; run `understudy features refresh"),
     (damaged_items, "expected an item snapshot, found a damaged one"),
     (quarantined, "expected a healthy release, found one in quarantine"),
+    (fetched_alias, "--release production: expected the digest of what was fetched, found an alias"),
+    (fetched_other, "or one digest in lake"),
+    (fetched_quarantined, "expected a healthy release, found one in quarantine"),
+    (lambda _: ["--fetched", "/nowhere", "--release", "ab" * 32], "--fetched /nowhere: expected a release, found none"),
     (other_heads, "serving.utility: expected heads click, like, long_view, found share"),
     (lambda _: ["--lake", "/nowhere"], "lake /nowhere: expected a lake"),
     (lambda _: ["--collector", "here"], "--collector here: expected http://host:port"),

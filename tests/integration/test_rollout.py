@@ -25,7 +25,7 @@ from understudy.releases.lifecycle import promote
 from understudy.releases.quarantine import marks
 from understudy.rollout import judge
 from understudy.rollout.config import Guardrails, Rollout
-from understudy.rollout.driver import drive
+from understudy.rollout.driver import Driver
 from understudy.rollout.local import ROUTE, LocalServers, LocalSource
 from understudy.rollout.record import Moved, Rollouts
 from understudy.rollout.router import router
@@ -66,6 +66,9 @@ class Stage:
         Rollouts(self.lake).begin(self.state, "begun")
         self.servers = LocalServers(self.lake)
         self.source = LocalSource(self.servers, self.engagement)
+        self.driver = Driver(
+            self.lake, Rollouts(self.lake), CONFIG, ("click",), self.servers, self.source, self.said.append
+        )
         self.enough = threading.Event()
         self.ended: State | None = None
 
@@ -81,9 +84,7 @@ class Stage:
         return {arm: filled(arm) for arm in arms}
 
     def drive(self) -> None:
-        self.ended = drive(
-            self.lake, "test", CONFIG, ("click",), self.servers, self.source, self.said.append
-        )  # fmt: skip
+        self.ended = self.driver.drive("test")
 
     def people(self, url: str) -> None:
         place = 0
@@ -193,8 +194,7 @@ def test_a_person_s_word_counts_and_a_driver_that_ended_goes_on(lake: Path, stag
     assert set(json.loads(Path(one.lake.path(ROUTE)).read_text())["arms"]) == {"previous", "month"}
     assert aliases(one.lake)["production"] == stable
     assert marks(one.lake)[candidate]["reason"] == "other"
-    again = drive(one.lake, "test", CONFIG, ("click",), one.servers, one.source, one.said.append)
-    assert again == one.ended
+    assert one.driver.drive("test") == one.ended
 
 
 def test_of_two_drivers_one_is_first(lake: Path) -> None:

@@ -3,28 +3,19 @@
 from pathlib import Path
 
 import pytest
+from plain_releases import produce, release
+from roles import as_role
 
 from understudy import releases
 from understudy.errors import BadInput
 from understudy.lake import Lake
 from understudy.releases import lifecycle
-from understudy.releases.unit import build
+from understudy.releases.fetching import fetch
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake.open_or_create(str(tmp_path))
-
-
-def release(lake: Lake, name: str, teacher: str | None = None, data: str = "", ranked_by: tuple[str, ...] = ()) -> str:
-    parents = {"teacher": teacher, "data": data or name, "ranked_by": list(ranked_by)}
-    content = {"window": {"start": "a", "end": name}, "teacher": teacher, "parents": parents}
-    return build(lake, content, {"metrics.json": b"{}", "model.bin": name.encode()})
-
-
-def produce(lake: Lake, digest: str) -> None:
-    releases.move(lake, {"candidate": digest}, "test", expected={})
-    lifecycle.promote(lake, "candidate")
 
 
 def test_equal_content_is_the_same_release(lake: Lake) -> None:
@@ -148,3 +139,58 @@ def test_a_lake_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lake.json").write_text('{"schema_version": 999}')
     with pytest.raises(BadInput, match="found 999; install the version"):
         Lake.open(str(tmp_path))
+
+
+def test_a_fetched_release_is_the_release(lake: Lake, tmp_path: Path) -> None:
+    digest = release(lake, "a")
+    produce(lake, digest)
+    release(lake, "b")
+    assert fetch(lake, "production", str(tmp_path / "copy")) == digest
+    copy = Lake.open(str(tmp_path / "copy"))
+    assert releases.digests(copy) == [digest]
+    assert releases.load(copy, digest) == releases.load(lake, digest)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*")}
+    assert fetch(lake, digest, copy.root) == digest
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*")} == before
+
+
+def test_a_fetch_that_was_cut_off_or_spoiled_is_mended(lake: Lake, tmp_path: Path) -> None:
+    digest = release(lake, "a")
+    fetch(lake, digest, str(tmp_path / "copy"))
+    folder = tmp_path / "copy" / "releases" / digest
+    (folder / "model.bin").write_bytes(b"half")
+    (folder / "manifest.json").unlink()
+    assert fetch(lake, digest, str(tmp_path / "copy")) == digest
+    assert (folder / "model.bin").read_bytes() == b"a"
+
+
+def test_a_damaged_release_is_not_fetched(lake: Lake, tmp_path: Path) -> None:
+    digest = release(lake, "a")
+    Path(lake.path("releases", digest, "model.bin")).write_bytes(b"other")
+    with pytest.raises(BadInput, match=r"model\.bin: expected SHA-256"):
+        fetch(lake, digest, str(tmp_path / "copy"))
+    assert not (tmp_path / "copy").exists()
+
+
+def test_of_a_fetch_that_fails_nothing_can_be_served(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = release(lake, "a")
+    real = Lake.replace
+
+    def killed(self: Lake, path: str, data: bytes) -> None:
+        if path.endswith("model.bin"):
+            raise KeyboardInterrupt
+        real(self, path, data)
+
+    monkeypatch.setattr(Lake, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(lake, digest, str(tmp_path / "copy"))
+    assert releases.digests(Lake.open(str(tmp_path / "copy"))) == []
+
+
+def test_fetching_needs_no_more_than_a_server_s_packages(lake: Lake, tmp_path: Path) -> None:
+    digest = release(lake, "a")
+    command = ["releases", "fetch", digest, "--lake", lake.root, "--to", str(tmp_path / "copy")]
+    done = as_role("serve", f"from understudy.cli import main\nmain({command!r})")
+    assert (done.returncode, done.stdout) == (0, f"{digest[:12]} is in {tmp_path / 'copy'}, verified\n"), done.stderr

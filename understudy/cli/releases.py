@@ -8,6 +8,7 @@ from understudy import releases as store
 from understudy.cli.output import json_option, lake_option, number, print_json, print_table, short
 from understudy.lake import Lake
 from understudy.releases import lifecycle
+from understudy.releases.fetching import fetch
 from understudy.releases.quarantine import REASONS
 
 __all__ = ["releases"]
@@ -15,7 +16,7 @@ __all__ = ["releases"]
 
 @click.group()
 def releases() -> None:
-    """Look at releases, promote, roll back, quarantine."""
+    """Look at releases, promote, roll back, quarantine, fetch."""
 
 
 @releases.command("list")
@@ -88,6 +89,16 @@ def quarantine(ref: str, reason: str, note: str, lake: str) -> None:
     """Take a release out of service and out of training; production falls back to a healthy one."""
     marked, production = lifecycle.put_in_quarantine(Lake.open(lake), ref, reason, note)
     click.echo(f"{short(marked)} is in quarantine ({reason}); production is {short(production)}")
+
+
+@releases.command("fetch")
+@click.argument("ref")
+@lake_option
+@click.option("--to", required=True, metavar="DIR", help="Folder of the copy; `understudy serve --fetched` reads it.")
+def fetch_release(ref: str, lake: str, to: str) -> None:
+    """Copy a release out of the lake, every file verified."""
+    digest = fetch(Lake.open(lake), ref, to)
+    click.echo(f"{short(digest)} is in {to}, verified")
 
 
 def _brief(lake: Lake, digest: str) -> dict[str, Any]:

@@ -1,155 +1,167 @@
 """``understudy rollout``: put a candidate in front of more and more people, judge it, and take it back."""
 
 import contextlib
-import datetime
 import getpass
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import time
 from typing import Any
 
 import click
 
-from understudy.cli.listening import listen, token_of
-from understudy.cli.output import config_option, json_option, lake_option, print_json, print_table, short
+from understudy.cli.listening import token_of
+from understudy.cli.output import config_option, json_option, lake_option, print_json
+from understudy.cli.place import Place, place_options
 from understudy.cli.serve import TOKEN
 from understudy.lake import Lake
 
 __all__ = ["rollout"]
 
 _id = click.argument("rollout_id", metavar="[ROLLOUT]", required=False)
+_port = click.option("--port", default=8800, show_default=True, type=click.IntRange(0, 65535), help="Of the router.")
+_collector = click.option("--collector", metavar="URL", help="Servers tell this log collector what they served.")
 
 
 @click.group()
 def rollout() -> None:
     """Put a candidate in front of more and more people, judge it, and take it back.
 
+    On this machine: server processes behind a small router, driven by the command that began it.
+
     \b
     export UNDERSTUDY_SERVE_TOKEN=$(openssl rand -hex 16)
-    understudy rollout start --config my.yaml --lake lake     # the candidate, on local servers behind a router
-    understudy rollout status | history | pause | resume | promote | abort
+    understudy rollout start --config my.yaml --lake lake
+    understudy rollout status | watch | history | pause | resume | promote | abort
+
+    On Kubernetes, with --cluster or --namespace, or as `kubectl understudy`: the driver there does it.
+
+    \b
+    kubectl understudy start && kubectl understudy watch
+    kubectl annotate configmap understudy-rollout understudy.dev/word=abort      # the same without this program
     """
 
 
 @rollout.command()
-@config_option
-@lake_option
+@click.option(
+    "--config", metavar="FILE", help="Configuration in YAML; not needed with a cluster, whose driver has one."
+)
+@place_options
 @click.option("--release", default="candidate", show_default=True, help="What goes on stage.")
-@click.option("--port", default=8800, show_default=True, type=click.IntRange(0, 65535), help="Of the router.")
+@_port
 @click.option("--drive/--no-drive", default=True, show_default=True, help="Drive it here, to its end.")
-@click.option("--collector", metavar="URL", help="Servers tell this log collector what they served.")
-def start(config: str, lake: str, release: str, port: int, drive: bool, collector: str | None) -> None:
-    """Begin a rollout, and drive it on servers of this machine."""
-    from understudy import releases
+@_collector
+def start(config: str | None, place: Place, release: str, port: int, drive: bool, collector: str | None) -> None:
+    """Begin a rollout; on this machine, drive it too."""
     from understudy.config import load
-    from understudy.errors import BadInput
-    from understudy.rollout.record import Rollouts
-    from understudy.rollout.state import State
+    from understudy.rollout.beginning import begin
 
+    if place.is_cluster:
+        place.ask_to_start(release)
+        return
+    if config is None:
+        raise click.UsageError("expected --config for a rollout on this machine, or --cluster for one on Kubernetes")
     load(config)  # what is wrong is said before anything begins
     if drive:
         token_of(None, TOKEN)
-    opened = Lake.open(lake)
-    candidate, stable = releases.load(opened, release).digest, releases.resolve(opened, "production")
-    if candidate == stable:
-        raise BadInput(f"release {candidate[:12]}: expected another release than production, found production itself")
-    if candidate in releases.quarantined(opened):
-        raise BadInput(f"release {candidate[:12]}: expected a healthy release, found one in quarantine")
-    now = datetime.datetime.now(datetime.UTC)
-    state = State.begin(f"{now:%Y%m%d-%H%M%S}-{candidate[:6]}", candidate, stable, now.timestamp())
-    Rollouts(opened).begin(state, f"begun: {candidate[:12]} against {stable[:12]}")
+    lake = Lake.open(place.lake)
+    state = begin(lake, place.record(), release, time.time())
     click.echo(f"rollout {state.id}")
     if drive:
-        _drive(config, opened, state.id, port, collector)
+        _drive(config, lake, state.id, port, collector)
 
 
 @rollout.command("drive")
 @_id
 @config_option
 @lake_option
-@click.option("--port", default=8800, show_default=True, type=click.IntRange(0, 65535), help="Of the router.")
-@click.option("--collector", metavar="URL", help="Servers tell this log collector what they served.")
+@_port
+@_collector
 def drive_on(rollout_id: str | None, config: str, lake: str, port: int, collector: str | None) -> None:
-    """Go on with a rollout whose driver has ended."""
-    from understudy.rollout.record import Rollouts
+    """Go on with a rollout of this machine whose driver has ended."""
+    _drive(config, Lake.open(lake), rollout_id or Place(lake).newest(), port, collector)
 
-    opened = Lake.open(lake)
-    _drive(config, opened, rollout_id or Rollouts(opened).newest(), port, collector)
+
+@rollout.command()
+@config_option
+@place_options
+def operate(config: str, place: Place) -> None:
+    """Be the driver of a cluster: begin, drive and end rollouts there until this process ends.
+
+    A Deployment runs it (manifests/base/rollout). Between rollouts `stable` serves what the lake calls production, so
+    `understudy releases rollback` moves the servers too.
+    """
+    from understudy.config import load
+    from understudy.rollout.cluster.record import ClusterRollouts
+    from understudy.rollout.places import cluster_driver, judged_metrics
+
+    loaded, lake, api = load(config), Lake.open(place.lake), place.api()
+    from understudy.rollout.cluster.operator import Operator
+
+    record = ClusterRollouts(api, lake)
+    click.echo(f"driver: namespace {api.namespace}, judges {', '.join(judged_metrics(loaded))}", err=True)
+    Operator(cluster_driver(lake, record, loaded, _say), record).run()
 
 
 def _drive(config: str, lake: Lake, rollout_id: str, port: int, collector: str | None) -> None:
     token_of(None, TOKEN)
     from understudy.config import load
-    from understudy.rollout.driver import drive
-    from understudy.rollout.engagement import logged
-    from understudy.rollout.local import ROUTE, LocalServers, LocalSource
+    from understudy.rollout.places import local_driver
 
-    loaded = load(config)
-    judged = loaded.rollout.judged or loaded.evaluation.primary_heads or loaded.heads[:1]
-    servers = LocalServers(lake, ("--collector", collector) if collector else ())
-    source = LocalSource(servers, logged(lake, loaded, (*judged, *loaded.rollout.harmful)))
-    with contextlib.closing(servers), _routing(Path(lake.path(ROUTE)), port) as url:
-        click.echo(f"router: {url}", err=True)
-        drive(lake, rollout_id, loaded.rollout, judged, servers, source, lambda text: click.echo(text, err=True))
+    with local_driver(lake, load(config), port, _say, ("--collector", collector) if collector else ()) as driver:
+        driver.drive(rollout_id)
 
 
-@contextlib.contextmanager
-def _routing(path: Path, port: int) -> Iterator[str]:
-    """The router, in a thread of this process."""
-    import uvicorn
-
-    from understudy.rollout.router import router
-
-    listening = listen("127.0.0.1", port)
-    server = uvicorn.Server(uvicorn.Config(router(path), log_level="error", ws="none", timeout_graceful_shutdown=5))
-    thread = threading.Thread(target=server.run, args=[[listening]], daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 @rollout.command()
 @_id
-@lake_option
+@place_options
 @json_option
-def status(rollout_id: str | None, lake: str, as_json: bool) -> None:
-    """Where a rollout stands; the newest without a name."""
-    from understudy.rollout.record import Rollouts
+def status(rollout_id: str | None, place: Place, as_json: bool) -> None:
+    """Where a rollout stands: arms, figures, verdict; the newest without a name."""
+    from understudy.cli.rollout_tables import print_status
+    from understudy.rollout.status import status_of
 
-    rollouts = Rollouts(Lake.open(lake))
-    number, state = rollouts.load(rollout_id or rollouts.newest())
-    said = rollouts.history(state.id)
-    if as_json:
-        print_json({"number": number, **state.to_json(), "said": said[-1]["said"] if said else None})
-        return
-    rows = [
-        ("candidate, stable", f"{short(state.candidate)}, {short(state.stable)}"),
-        ("phase, step", f"{state.phase}, {state.step + 1}"),
-        ("looks", state.looks),
-        ("strikes", ", ".join(f"{name}: {count}" for name, count in state.strikes.items() if count) or "none"),
-        ("said last", said[-1]["said"] if said else ""),
-    ]
-    print_table(f"rollout {state.id}", ("what", "value"), rows)
-
-
-@rollout.command()
-@_id
-@lake_option
-@json_option
-def history(rollout_id: str | None, lake: str, as_json: bool) -> None:
-    """What was decided, when, and why."""
-    from understudy.rollout.record import Rollouts
-
-    rollouts = Rollouts(Lake.open(lake))
-    found = rollouts.history(rollout_id or rollouts.newest())
+    record = place.record()
+    found = status_of(record, rollout_id or place.newest())
     if as_json:
         print_json(found)
         return
-    rows = [(one["at"], one["step"] + 1, one["phase"], one["said"]) for one in found]
-    print_table("history", ("at", "step", "phase", "why"), rows)
+    print_status(found)
+
+
+@rollout.command()
+@_id
+@place_options
+@click.option("--every", default=2.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds.")
+def watch(rollout_id: str | None, place: Place, every: float) -> None:
+    """Say what is decided as it is decided, until the rollout has ended."""
+    record = place.record()
+    chosen, said = rollout_id or place.newest(), 0
+    while True:
+        history = record.history(chosen)
+        for one in history[said:]:
+            click.echo(f"{one['at']}  step {one['step'] + 1}  {one['said']}")
+        said = len(history)
+        _, state = record.load(chosen)
+        if state.ended and said == len(record.history(chosen)):
+            return
+        time.sleep(every)
+
+
+@rollout.command()
+@_id
+@place_options
+@json_option
+def history(rollout_id: str | None, place: Place, as_json: bool) -> None:
+    """What was decided, when, and why."""
+    from understudy.cli.rollout_tables import print_history
+
+    found = place.record().history(rollout_id or place.newest())
+    if as_json:
+        print_json(found)
+        return
+    print_history(found)
 
 
 def _word(name: str, text: str) -> None:
@@ -157,32 +169,31 @@ def _word(name: str, text: str) -> None:
 
     @rollout.command(name, help=text)
     @_id
-    @lake_option
-    def command(rollout_id: str | None, lake: str) -> None:
-        from understudy.rollout import judge
+    @place_options
+    def command(rollout_id: str | None, place: Place) -> None:
         from understudy.rollout.ending import end
-        from understudy.rollout.record import Rollouts
 
-        opened = Lake.open(lake)
-        rollouts = Rollouts(opened)
-        chosen = rollout_id or rollouts.newest()
-        state, sentences = _decided(rollouts, chosen, getattr(judge, name))
+        if place.is_cluster:
+            place.ask(name)
+            return
+        state, sentences = _decided(place.record(), rollout_id or place.newest(), name)
         for sentence in sentences:
             click.echo(sentence)
         if state.ended and sentences:
-            end(opened, state, sentences[-1])
+            end(Lake.open(place.lake), place.record(), state)
 
     del command
 
 
-def _decided(rollouts: Any, rollout_id: str, word: Callable[..., Any]) -> tuple[Any, tuple[str, ...]]:
+def _decided(record: Any, rollout_id: str, word: str) -> tuple[Any, tuple[str, ...]]:
+    from understudy.rollout.driver import WORDS
     from understudy.rollout.record import Moved
 
     while True:
-        number, before = rollouts.load(rollout_id)
-        decision = word(before, getpass.getuser())
+        number, before = record.load(rollout_id)
+        decision = WORDS[word](before, getpass.getuser())
         with contextlib.suppress(Moved):
-            rollouts.advance(number, before, decision)
+            record.advance(number, before, decision)
             return decision.state, decision.sentences
 
 

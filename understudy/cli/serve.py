@@ -18,6 +18,11 @@ TOKEN = "UNDERSTUDY_SERVE_TOKEN"
 @click.command()
 @lake_option
 @click.option("--release", default="production", show_default=True, help="An alias, which is followed, or a digest.")
+@click.option(
+    "--fetched",
+    metavar="DIR",
+    help="Folder into which `understudy releases fetch` brought the release; features still come from --lake.",
+)
 @click.option("--port", default=8800, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes; one a core.")
@@ -38,6 +43,7 @@ TOKEN = "UNDERSTUDY_SERVE_TOKEN"
 def serve(
     lake: str,
     release: str,
+    fetched: str | None,
     port: int,
     host: str,
     workers: int,
@@ -71,11 +77,13 @@ def serve(
         _check_url(collector)
         os.environ[COLLECT_TOKEN] = token_of(None, COLLECT_TOKEN)
     if workers > 1:
-        Following(lake, release, os.environ.get(REDIS_URL), threads)  # what is wrong is said once, not by each worker
+        # What is wrong is said once, not by each worker.
+        Following(lake, release, os.environ.get(REDIS_URL), threads, fetched)
     listening = listen(host, port)
     settings = worker.Settings(
         lake=lake,
         release=release,
+        fetched=fetched,
         token=TOKEN,
         collector=collector,
         collector_token=COLLECT_TOKEN,

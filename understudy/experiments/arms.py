@@ -1,7 +1,8 @@
 """Arms of a rollout as sets of buckets.
 
 A rollout's order of buckets is a permutation keyed by its id: the canary takes them from the front and only ever takes
-more, the baseline arm from the back. Holdouts have buckets of their own, the same for every rollout.
+more, the baseline arm from the back. Holdouts have buckets of their own, the same for every rollout: ``previous`` for
+ever, ``month`` until it is drawn anew.
 """
 
 from dataclasses import dataclass, field
@@ -42,26 +43,30 @@ class Arms:
         return len(self.buckets.get(arm, ()))
 
 
-def order(rollout_id: str, held: int) -> list[int]:
-    """Buckets in the order in which a rollout takes them; the last ``2 · held`` of all are the holdouts', for ever."""
-    free = np.arange(BUCKETS - len(HOLDOUTS) * held)
-    order: list[int] = np.argsort(hash64("bucket", rollout_id, free), kind="stable").tolist()
+def order(rollout_id: str, held: int, month: str = "") -> list[int]:
+    """Buckets in the order in which a rollout takes them; those of the holdouts are left out."""
+    kept = {bucket for buckets in _holdouts(held, month).values() for bucket in buckets}
+    free = np.array([bucket for bucket in range(BUCKETS) if bucket not in kept])
+    order: list[int] = free[np.argsort(hash64("bucket", rollout_id, free), kind="stable")].tolist()
     return order
 
 
-def ramp(rollout_id: str, canary: int, held: int) -> Arms:
+def ramp(rollout_id: str, canary: int, held: int, month: str = "") -> Arms:
     """Arms while the canary has so many buckets.
 
     Args:
         canary: 0: no rollout is on; as many as there are, or more: all but the holdouts.
         held: buckets of each holdout.
+        month: names the draw of the holdout ``month``.
     """
-    free = order(rollout_id, held)
+    free = order(rollout_id, held, month)
     canary = min(canary, len(free))
     baseline = 0 if canary == len(free) else min(canary, _MOST_BASELINE, len(free) - canary)
-    first = BUCKETS - len(HOLDOUTS) * held
-    parts = {"canary": free[:canary], "baseline": free[len(free) - baseline :]}
-    parts |= {
-        name: list(range(first + place * held, first + (place + 1) * held)) for place, name in enumerate(HOLDOUTS)
-    }
+    parts = {"canary": free[:canary], "baseline": free[len(free) - baseline :], **_holdouts(held, month)}
     return Arms({arm: tuple(sorted(buckets)) for arm, buckets in parts.items() if buckets})
+
+
+def _holdouts(held: int, month: str) -> dict[str, list[int]]:
+    free = np.arange(BUCKETS - held)
+    drawn = np.argsort(hash64("month", month, free), kind="stable")[:held]
+    return {"previous": list(range(BUCKETS - held, BUCKETS)), "month": sorted(drawn.tolist())}

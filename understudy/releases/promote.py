@@ -1,4 +1,4 @@
-"""The step ``promote``: the candidate becomes production when every verdict is a pass."""
+"""The step ``promote``: the candidate becomes production, or goes on stage, when every verdict is a pass."""
 
 from typing import Any
 
@@ -42,9 +42,23 @@ def _body(step: Step, rollout: Rollout) -> Outcome:
     if rollout.mode == "none":
         step.say(f"candidate {digest[:12]} waits for `understudy releases promote`")
         return Outcome(figures={"digest": digest, "promoted": False, "reason": "rollout.mode is none"})
+    if rollout.mode == "canary" and step.plan.production is not None:
+        return _on_stage(step, rollout, digest)
     _promote(step, digest)
     step.say(f"{digest[:12]} is production")
     return Outcome(figures={"digest": digest, "promoted": True, "reason": "every verdict is a pass"})
+
+
+def _on_stage(step: Step, rollout: Rollout, digest: str) -> Outcome:
+    from understudy.config import parse
+    from understudy.rollout.staging import stage
+
+    config = parse(step.plan.config, f"run {step.run.id}")
+    state, sentence = stage(step.lake, config, digest, step.say)
+    figures = {"digest": digest, "promoted": state.phase == "promoted", "rollout": state.id, "reason": sentence}
+    if state.ended and state.phase != "promoted":
+        raise GateFailed(f"rollout {state.id}: {sentence}")
+    return Outcome(figures=figures)
 
 
 def _promote(step: Step, digest: str) -> None:

@@ -1,6 +1,7 @@
 """What the configuration says of bringing a release into production."""
 
 import dataclasses
+import re
 
 from understudy.section import duration_s, number, section
 
@@ -39,8 +40,13 @@ class Rollout:
     """How a candidate becomes production.
 
     Args:
-        mode: ``direct`` moves the alias when every verdict of the run is a pass; ``none`` leaves the candidate for a
-            person to promote.
+        mode: what a run does with a release whose every verdict is a pass: ``direct`` moves the alias; ``canary``
+            begins a rollout; ``none`` leaves the candidate for a person.
+        wait: in mode ``canary``, the run drives the rollout and ends with it; without it another driver does.
+        namespace: of the cluster where rollouts take place; empty: processes of the machine that drives.
+        port: of the router, on this machine.
+        prometheus: URL of the Prometheus that scrapes the servers; empty: they are asked themselves. Its token, where
+            it wants one: the variable UNDERSTUDY_PROMETHEUS_TOKEN.
         steps: buckets of the canary, of 100, rising; then come all but the holdouts.
         held: buckets of each of the two holdouts.
         tick: between two looks at the guardrails.
@@ -49,8 +55,9 @@ class Rollout:
         min_users: that the canary and the baseline must each have had in a step before it is left.
         max_duration: of a rollout; one without a verdict until then is rejected.
         no_data: a rollout that nobody uses for so long ends without a verdict.
-        judged: heads that must not be worse; empty: the primary heads of ``evaluation``.
-        harmful: heads of which more is worse, such as ``hide``; they end a rollout, and can't promote one.
+        judged: metrics that must not be worse: a head is how often it is done per seen item, ``click.value`` the sum of
+            the values of clicks, such as seconds of dwell; empty: the primary heads of ``evaluation``.
+        harmful: metrics of which more is worse, such as ``hide``; they end a rollout, and can't promote one.
         margin: relative loss of a judged head that a release may have against the baseline.
         alpha: chance to promote a release that loses the margin.
         harm_alpha: chance to call a release harmful that is not.
@@ -58,6 +65,10 @@ class Rollout:
     """
 
     mode: str = "direct"
+    wait: bool = True
+    namespace: str = ""
+    port: int = number(8800, low=0, high=65535)
+    prometheus: str = ""
     steps: tuple[int, ...] = (1, 5, 20, 40)
     held: int = number(2, low=0, high=10)
     tick: str = "1m"
@@ -74,8 +85,10 @@ class Rollout:
     guardrails: Guardrails = dataclasses.field(default_factory=Guardrails)
 
     def __post_init__(self) -> None:
-        if self.mode not in ("direct", "none"):
-            raise ValueError(f"mode: expected direct or none, found {self.mode!r}")
+        if self.mode not in ("direct", "canary", "none"):
+            raise ValueError(f"mode: expected direct, canary or none, found {self.mode!r}")
+        if self.prometheus and not re.fullmatch(r"https?://[^\s@]+", self.prometheus):
+            raise ValueError("prometheus: expected a URL such as http://prometheus.monitoring.svc:9090, found another")
         rising = all(a < b for a, b in zip((0, *self.steps), self.steps, strict=False))
         if not self.steps or not rising or self.steps[-1] > 50 - self.held:
             raise ValueError(f"steps: expected rising numbers from 1 to {50 - self.held}, found {list(self.steps)}")

@@ -6,29 +6,38 @@ second driver loses the race for each entry without harm.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
+from understudy.errors import first_line
 from understudy.experiments import Arms
-from understudy.experiments.arms import HOLDOUTS
 from understudy.lake import Lake
+from understudy.releases import aliases
+from understudy.rollout import judge
 from understudy.rollout.config import Rollout
 from understudy.rollout.ending import end
-from understudy.rollout.judge import judge
-from understudy.rollout.record import Moved, Rollouts
-from understudy.rollout.state import Seen, State, arms_of
+from understudy.rollout.record import Later, Moved, Record
+from understudy.rollout.state import Decision, Seen, State, arms_of, releases_of
+from understudy.rollout.status import summary
 from understudy.section import duration_s
 
-__all__ = ["Source", "Target", "drive"]
+__all__ = ["WORDS", "Driver", "Source", "Target"]
+
+WORDS = {"pause": judge.pause, "resume": judge.resume, "promote": judge.promote, "abort": judge.abort}
+_GLANCE_S = 2.0  # between two looks at whether a person has decided
 
 
 class Target(Protocol):
     """Where a rollout takes place: servers, and the route to them."""
 
-    def apply(self, arms: Arms, releases: dict[str, str]) -> None:
+    def apply(self, arms: Arms, releases: dict[str, str]) -> bool:
         """Bring servers and route to this; what is right already stays.
 
         Args:
             releases: arm → digest. An arm without buckets gets no server; the route leaves it before its servers end.
+
+        Returns:
+            whether all is so; otherwise it is on its way, and another call goes on.
         """
 
 
@@ -39,55 +48,87 @@ class Source(Protocol):
         """What was seen since the last look; what can't be reached is left out."""
 
 
-def drive(
-    lake: Lake,
-    rollout_id: str,
-    config: Rollout,
-    judged: tuple[str, ...],
-    target: Target,
-    source: Source,
-    say: Callable[[str], None],
-    *,
-    clock: Callable[[], float] = time.time,
-    wait: Callable[[float], None] = time.sleep,
-) -> State:
-    """Drive a rollout to its end; the state in which it ended.
+@dataclass
+class Driver:
+    """Drives rollouts of one record.
 
     Args:
         judged: metrics that must not be worse.
         say: is told the judge's sentences.
     """
-    rollouts = Rollouts(lake)
-    number, state = rollouts.load(rollout_id)
-    while True:
-        target.apply(arms_of(state, config), releases_of(state))
-        if state.ended:
-            end(lake, state, _last(rollouts, rollout_id))
-            return state
-        decision = judge(config, judged, state, source.see(state, clock()))
-        try:
-            number = rollouts.advance(number, state, decision)
-            state = decision.state
-            for sentence in decision.sentences:
-                say(sentence)
-        except Moved:
-            number, state = rollouts.load(rollout_id)
-            say(f"another was first: {state.phase}, step {state.step + 1}")
-            continue
+
+    lake: Lake
+    record: Record
+    config: Rollout
+    judged: tuple[str, ...]
+    target: Target
+    source: Source
+    say: Callable[[str], None]
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+
+    def drive(self, rollout_id: str) -> State:
+        """Drive a rollout to its end; the state in which it ended."""
+        while True:
+            settled = False
+            try:
+                state, settled = self.tick(rollout_id)
+                if state.ended and settled:
+                    return state
+            except Later as error:
+                self.say(f"later: {first_line(error)}")
+            self.wait(rollout_id, settled)
+
+    def tick(self, rollout_id: str) -> tuple[State, bool]:
+        """See, judge, record, act once; the state, and whether servers and route are as it says."""
+        number, state = self.record.load(rollout_id)
         if not state.ended:
-            wait(duration_s(config.tick))
-            newest, recorded = rollouts.load(rollout_id)
-            if newest != number:  # a person's word
-                number, state = newest, recorded
+            state = self._advanced(number, state)
+        settled = self.target.apply(arms_of(state, self.config), releases_of(state))
+        if state.ended:
+            end(self.lake, self.record, state)
+        return state, settled
 
+    def _advanced(self, number: int, state: State) -> State:
+        decision = self._asked(state)
+        if decision is None:
+            seen = self.source.see(state, self.clock())
+            self.record.saw(state.id, summary(arms_of(state, self.config), seen))
+            decision = judge.judge(self.config, self.judged, state, seen)
+        try:
+            self.record.advance(number, state, decision)
+        except Moved:
+            _, state = self.record.load(state.id)
+            self.say(f"another was first: {state.phase}, step {state.step + 1}")
+            return state
+        for sentence in decision.sentences:
+            self.say(sentence)
+        return decision.state
 
-def releases_of(state: State) -> dict[str, str]:
-    """Arm → digest. Once promoted the candidate is everybody's but the holdouts'; the baseline is stable's release."""
-    stable = state.candidate if state.phase == "promoted" else state.stable
-    held = dict.fromkeys(HOLDOUTS, state.stable)
-    return {"stable": stable, "canary": state.candidate, "baseline": state.stable, **held}
+    def _asked(self, state: State) -> Decision | None:
+        word = self.record.word()
+        if word is None:
+            production = aliases(self.lake).get("production")
+            if production is None or production == state.stable:
+                return None
+            return judge.abort(state, f"whoever made {production[:12]} production meanwhile")
+        if word in WORDS:
+            return WORDS[word](state, "a person")
+        return Decision(state, (f"not understood: expected {', '.join(WORDS)}, found {word[:40]!r}",))
 
-
-def _last(rollouts: Rollouts, rollout_id: str) -> str:
-    history = rollouts.history(rollout_id)
-    return str(history[-1]["said"]) if history else ""
+    def wait(self, rollout_id: str, settled: bool) -> None:
+        """Until the next tick, or until somebody else has decided; what is on its way goes on meanwhile."""
+        end = self.clock() + duration_s(self.config.tick)
+        number = -1
+        while (left := end - self.clock()) > 0:
+            try:
+                before, (number, state) = number, self.record.load(rollout_id)
+                if self.record.word() is not None or before not in (-1, number):
+                    return
+                if not settled:
+                    settled = self.target.apply(arms_of(state, self.config), releases_of(state))
+                    if settled and state.ended:
+                        return
+            except Later as error:
+                self.say(f"later: {first_line(error)}")
+            self.sleep(min(left, _GLANCE_S))

@@ -1,30 +1,45 @@
 """What the end of a rollout does to releases. Done again, it changes nothing."""
 
-from understudy.errors import BadInput
+from contextlib import suppress
+from dataclasses import replace
+
+from understudy.alerts import tell
 from understudy.lake import Lake
 from understudy.releases import aliases, move, quarantined
 from understudy.releases.lifecycle import put_in_quarantine
-from understudy.rollout.state import State
+from understudy.rollout.record import Moved, Record
+from understudy.rollout.state import Decision, State
 
 __all__ = ["end"]
 
 
-def end(lake: Lake, state: State, sentence: str) -> None:
+def end(lake: Lake, record: Record, state: State) -> None:
     """Promoted: the candidate becomes production. Anything else: it is marked, and spreads where it is at fault.
 
-    Args:
-        sentence: the judge's last.
-
-    Raises:
-        BadInput: another release became production meanwhile, or the candidate went into quarantine.
+    Where a person moved production meanwhile, it stays. An alert tells of the end, at least once.
     """
     assert state.ended, "a rollout that is on has no end"
+    history = record.history(state.id)
+    sentence = str(history[-1]["said"]) if history else ""
+    if not state.told:
+        note = _bring(lake, state, sentence)
+        tell(f"rollout {state.id}: {sentence}{note}", details={"candidate": state.candidate, "stable": state.stable})
+        number, newest = record.load(state.id)
+        with suppress(Moved):
+            record.advance(number, newest, Decision(replace(newest, told=True), (note.strip("; "),) if note else ()))
+
+
+def _bring(lake: Lake, state: State, sentence: str) -> str:
+    """Do it; what a person must know beside the sentence."""
     if state.phase != "promoted":
         put_in_quarantine(lake, state.candidate, state.reason or "other", f"rollout {state.id}: {sentence}")
-        return
-    if aliases(lake).get("production") == state.candidate:
-        return
-    if state.candidate in quarantined(lake):
-        raise BadInput(f"release {state.candidate[:12]}: expected a healthy release, found one in quarantine")
+        return ""
+    production = aliases(lake).get("production")
+    if production == state.candidate:
+        return ""
+    if production != state.stable or state.candidate in quarantined(lake):
+        now = (production or "none")[:12]
+        return f"; but production is {now} by now or the candidate is in quarantine: production stays"
     changes: dict[str, str | None] = {"production": state.candidate, "previous": state.stable}
     move(lake, changes, f"promoted by rollout {state.id}", expected={"production": state.stable})
+    return ""

@@ -1,6 +1,5 @@
 """A rollout on a laptop: a server process per arm on loopback, a router before them, and a look at what they count."""
 
-import contextlib
 import json
 import re
 import subprocess
@@ -14,7 +13,7 @@ from understudy.errors import UnderstudyError
 from understudy.experiments import Arms
 from understudy.experiments.arms import HOLDOUTS
 from understudy.lake import Lake
-from understudy.rollout.metrics import Counted, read, since
+from understudy.rollout.metrics import Tally, read
 from understudy.rollout.state import ArmSeen, Seen, State
 
 __all__ = ["LocalServers", "LocalSource"]
@@ -45,8 +44,8 @@ class LocalServers:
     more: tuple[str, ...] = ()
     servers: dict[str, _Server] = field(default_factory=dict)
 
-    def apply(self, arms: Arms, releases: dict[str, str]) -> None:
-        """Bring servers and route to this: new servers first, then the route, then the end of those that it left."""
+    def apply(self, arms: Arms, releases: dict[str, str]) -> bool:
+        """New servers first, then the route, then the end of those that it left; returns when all is so."""
         wanted, shared = _wanted(arms, releases)
         left = [one for arm, release in wanted.items() if (one := self._ensure(arm, release))]
         urls = {arm: self.servers[shared.get(arm, arm)].url for arm in (*wanted, *shared)}
@@ -58,6 +57,7 @@ class LocalServers:
         left += [self.servers.pop(arm) for arm in list(self.servers) if arm not in wanted]
         for one in left:
             _stop(one.process)
+        return True
 
     def _ensure(self, arm: str, release: str) -> _Server | None:
         """A server of the release; the one whose place it took."""
@@ -134,32 +134,15 @@ class LocalSource:
 
     servers: LocalServers
     engagement: Callable[[State, float, dict[str, ArmSeen]], dict[str, ArmSeen]]
-    last: dict[str, Counted] = field(default_factory=dict)
-    step: dict[str, Counted] = field(default_factory=dict)
-    at_step: tuple[int, float] = (-1, 0.0)
+    tally: Tally = field(default_factory=Tally)
 
     def see(self, state: State, now_s: float) -> Seen:
         """Since the last look; a server that can't be reached says nothing."""
-        found: dict[str, ArmSeen] = {}
-        for arm in ("canary", "baseline"):
-            server = self.servers.servers.get(arm)
-            counted = read(server.url) if server is not None else None
-            found[arm] = ArmSeen()
-            if server is None or counted is None:
-                continue
-            if (state.step, state.step_s) != self.at_step:
-                self.step[arm] = counted
-            seen = since([counted], self.last.get(arm, Counted()), self.step.get(arm, Counted()))
-            found[arm] = replace(seen, memory_mb=_memory_mb(server.process.pid), restarts=server.restarts)
-            self.last[arm] = counted
-        self.at_step = (state.step, state.step_s)
-        found = self.engagement(state, now_s, found)
+        servers = {arm: self.servers.servers.get(arm) for arm in ("canary", "baseline")}
+        counted = {arm: {one.url: read(one.url)} if one is not None else {} for arm, one in servers.items()}
+        arms = self.tally.arms(state, counted)
+        for arm, one in servers.items():
+            if one is not None:
+                arms[arm] = replace(arms[arm], restarts=one.restarts)
+        found = self.engagement(state, now_s, arms)
         return Seen(now_s, found["canary"], found["baseline"])
-
-
-def _memory_mb(pid: int) -> float | None:
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-    return None

@@ -2,14 +2,14 @@
 
 import math
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from understudy.rollout.state import ArmSeen
+from understudy.rollout.state import ArmSeen, State
 
-__all__ = ["Counted", "read", "since"]
+__all__ = ["Counted", "Tally", "read", "since"]
 
 _PREFIX = "understudy_serving_"
 _TIMEOUT_S = 2.0
@@ -24,6 +24,7 @@ class Counted:
         requests, errors: that were answered, and those that failed (5xx). scored: slates; what was shed is none.
         buckets: upper bound in seconds → requests that took no longer.
         predicted: head → sum of predictions; ``candidates``: of how many.
+        resident_bytes: memory of the process that holds the most now; 0: unknown.
     """
 
     requests: float = 0
@@ -32,6 +33,7 @@ class Counted:
     buckets: dict[float, float] = field(default_factory=dict)
     predicted: dict[str, float] = field(default_factory=dict)
     candidates: float = 0
+    resident_bytes: float = 0
 
     def plus(self, other: "Counted", sign: int = 1) -> "Counted":
         """Sums, or differences; a server that started anew counts from zero."""
@@ -46,6 +48,7 @@ class Counted:
             both(self.buckets, other.buckets),
             both(self.predicted, other.predicted),
             max(0.0, self.candidates + sign * other.candidates),
+            max(self.resident_bytes, other.resident_bytes) if sign > 0 else self.resident_bytes,
         )
 
     def p99_ms(self) -> float | None:
@@ -92,6 +95,8 @@ def parsed(text: str) -> Counted:
                 found.predicted[labels["head"]] = value
             elif name == "candidates_total":
                 found = replace(found, candidates=found.candidates + value)
+            elif name == "resident_bytes" and math.isfinite(value):
+                found = replace(found, resident_bytes=max(found.resident_bytes, value))
     return found
 
 
@@ -104,12 +109,51 @@ def since(now: Iterable[Counted], before: Counted, step: Counted) -> ArmSeen:
     total = Counted()
     for one in now:
         total = total.plus(one)
-    tick, whole = total.plus(before, -1), total.plus(step, -1)
-    scores = {head: value / whole.candidates for head, value in whole.predicted.items()} if whole.candidates else {}
+    return _seen(total.plus(before, -1), total.plus(step, -1))
+
+
+@dataclass
+class Tally:
+    """What processes counted, summed by arm from look to look; they may come, go and start anew meanwhile.
+
+    What they had counted before the first look is left out.
+    """
+
+    last: dict[str, Counted] = field(default_factory=dict)
+    step: dict[str, Counted] = field(default_factory=dict)
+    at_step: tuple[int, float] | None = None
+
+    def arms(self, state: State, counted: Mapping[str, Mapping[str, Counted | None]]) -> dict[str, ArmSeen]:
+        """What was seen since the last look, and in the step.
+
+        Args:
+            counted: arm → process → its counters; None: it gave no answer.
+        """
+        is_first, at_step = self.at_step is None, (state.step, state.step_s)
+        found = {}
+        for arm, processes in counted.items():
+            tick, answered = Counted(), False
+            for name, now in processes.items():
+                if now is not None:
+                    tick, answered = tick.plus(self._grown(name, now, is_first)), True
+                    self.last[name] = now
+            self.step[arm] = self.step.get(arm, Counted()).plus(tick) if self.at_step == at_step else Counted()
+            found[arm] = _seen(tick, self.step[arm]) if answered else ArmSeen()
+        self.at_step = at_step
+        return found
+
+    def _grown(self, name: str, now: Counted, is_first: bool) -> Counted:
+        before = self.last.get(name, now if is_first else Counted())
+        return now if now.requests < before.requests else now.plus(before, -1)
+
+
+def _seen(tick: Counted, step: Counted) -> ArmSeen:
+    scores = {head: value / step.candidates for head, value in step.predicted.items()} if step.candidates else {}
     return ArmSeen(
         requests=int(tick.requests),
         errors=int(tick.errors),
         p99_ms=tick.p99_ms(),
+        memory_mb=tick.resident_bytes / 2**20 or None,
         scores=scores,
-        scored=int(whole.scored),
+        scored=int(step.scored),
     )

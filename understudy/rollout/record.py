@@ -5,16 +5,18 @@ only once: two drivers do no harm, and one that was killed goes on from the newe
 """
 
 import datetime
+import json
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-from understudy.errors import BadInput
+from understudy.errors import BadInput, UnderstudyError
 from understudy.lake import Lake
 from understudy.rollout.state import Decision, State
 
-__all__ = ["Moved", "Rollouts"]
+__all__ = ["Later", "Moved", "Record", "Rollouts", "entry_of", "is_news", "refuse_if_on"]
 
 _FOLDER = "rollouts"
+_SEEN = ".seen.json"  # hidden: no entry
 _HOUR_S = 3600
 
 
@@ -22,28 +24,18 @@ class Moved(Exception):
     """Another driver, or a person, was first; read the rollout again."""
 
 
-@dataclass(frozen=True)
-class Rollouts:
-    """Every rollout of a lake."""
+class Later(UnderstudyError):
+    """Something that a rollout needs gave no answer; the same may succeed later."""
 
-    lake: Lake
+
+class Record(Protocol):
+    """Where rollouts are recorded: a lake, or an object in a cluster."""
 
     def ids(self) -> list[str]:
         """Oldest first."""
-        return self.lake.names(_FOLDER)
 
-    def newest(self) -> str:
-        """The last that was begun.
-
-        Raises:
-            BadInput: there is none.
-        """
-        known = self.ids()
-        if not known:
-            raise BadInput(
-                f"lake {self.lake.root}: expected a rollout, found none; `understudy rollout start` begins one"
-            )
-        return known[-1]
+    def last(self) -> State | None:
+        """The newest rollout's."""
 
     def begin(self, state: State, text: str) -> None:
         """Record a rollout's first entry.
@@ -51,15 +43,6 @@ class Rollouts:
         Raises:
             BadInput: another one has not ended.
         """
-        for one in self.ids():
-            _, other = self.load(one)
-            if not other.ended:
-                raise BadInput(
-                    f"rollout {one}: expected it to have ended, found it {other.phase}; "
-                    "`understudy rollout abort` ends it, `status` shows it"
-                )
-        if not self._write(state.id, 1, state, (text,)):
-            raise Moved(state.id)
 
     def load(self, rollout_id: str) -> tuple[int, State]:
         """The newest entry's number, and the state.
@@ -67,12 +50,6 @@ class Rollouts:
         Raises:
             BadInput: no such rollout.
         """
-        names = self.lake.names(_FOLDER, rollout_id)
-        if not names:
-            known = ", ".join(self.ids()[-5:]) or "none"
-            raise BadInput(f"rollout {rollout_id}: expected one of {known}, found none of that name")
-        value = self.lake.read_json(_FOLDER, rollout_id, names[-1])
-        return int(names[-1].split(".")[0]), State.from_json(value["state"])
 
     def advance(self, number: int, before: State, decision: Decision) -> int:
         """Record a decision that was taken on the entry ``number``; the number of the newest entry.
@@ -82,15 +59,54 @@ class Rollouts:
         Raises:
             Moved: another entry was first.
         """
-        came_s = decision.state.data_s - before.data_s
-        if replace(decision.state, data_s=before.data_s) == before and came_s < _HOUR_S:
+
+    def history(self, rollout_id: str) -> list[dict[str, Any]]:
+        """What was said, oldest first: ``at``, ``phase``, ``step``, ``said``."""
+
+    def saw(self, rollout_id: str, seen: dict[str, Any]) -> None:
+        """Keep what was seen last, as JSON, for people."""
+
+    def seen(self, rollout_id: str) -> dict[str, Any] | None:
+        """What was seen last; None: nothing yet."""
+
+    def word(self) -> str | None:
+        """What a person has asked for beside the record, if anything."""
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Every rollout of a lake; a ``Record``."""
+
+    lake: Lake
+
+    def ids(self) -> list[str]:
+        return self.lake.names(_FOLDER)
+
+    def last(self) -> State | None:
+        ids = self.ids()
+        return self.load(ids[-1])[1] if ids else None
+
+    def begin(self, state: State, text: str) -> None:
+        refuse_if_on(self.last())
+        if not self._write(state.id, 1, entry_of(state, (text,))):
+            raise Moved(state.id)
+
+    def load(self, rollout_id: str) -> tuple[int, State]:
+        names = self.lake.names(_FOLDER, rollout_id)
+        if not names:
+            known = ", ".join(self.ids()[-5:]) or "none"
+            raise BadInput(f"rollout {rollout_id}: expected one of {known}, found none of that name")
+        value = self.lake.read_json(_FOLDER, rollout_id, names[-1])
+        return int(names[-1].split(".")[0]), State.from_json(value["state"])
+
+    def advance(self, number: int, before: State, decision: Decision) -> int:
+        if not is_news(before, decision):
             return number
-        if not self._write(before.id, number + 1, decision.state, decision.sentences):
+        if not self._write(before.id, number + 1, entry_of(decision.state, decision.sentences)):
             raise Moved(before.id)
         return number + 1
 
     def history(self, rollout_id: str) -> list[dict[str, Any]]:
-        """Entries that said something, oldest first: ``at``, ``phase``, ``step``, ``said``."""
         entries = (self.lake.read_json(_FOLDER, rollout_id, name) for name in self.lake.names(_FOLDER, rollout_id))
         return [
             {"at": one["at"], "phase": one["state"]["phase"], "step": one["state"]["step"], "said": text}
@@ -98,7 +114,48 @@ class Rollouts:
             for text in one["said"]
         ]
 
-    def _write(self, rollout_id: str, number: int, state: State, said: tuple[str, ...]) -> bool:
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        entry = {"at": at, "said": list(said), "state": state.to_json()}
+    def saw(self, rollout_id: str, seen: dict[str, Any]) -> None:
+        self.lake.replace(f"{_FOLDER}/{rollout_id}/{_SEEN}", json.dumps(seen).encode())
+
+    def seen(self, rollout_id: str) -> dict[str, Any] | None:
+        if not self.lake.exists(_FOLDER, rollout_id, _SEEN):
+            return None
+        found: dict[str, Any] = self.lake.read_json(_FOLDER, rollout_id, _SEEN)
+        return found
+
+    def word(self) -> str | None:
+        """None: a person's command writes an entry."""
+        return None
+
+    def keep(self, rollout_id: str, first: int, entries: list[dict[str, Any]]) -> None:
+        """A copy of another record's entries from the number ``first`` on; what is there already stays."""
+        for place, entry in enumerate(entries):
+            self._write(rollout_id, first + place, entry)
+
+    def _write(self, rollout_id: str, number: int, entry: dict[str, Any]) -> bool:
         return self.lake.create_json(f"{_FOLDER}/{rollout_id}/{number:08d}.json", entry)
+
+
+def entry_of(state: State, said: tuple[str, ...]) -> dict[str, Any]:
+    """An entry of now: ``at``, ``said``, ``state``."""
+    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"at": at, "said": list(said), "state": state.to_json()}
+
+
+def is_news(before: State, decision: Decision) -> bool:
+    """Whether a decision is worth an entry."""
+    came_s = decision.state.data_s - before.data_s
+    return replace(decision.state, data_s=before.data_s) != before or came_s >= _HOUR_S
+
+
+def refuse_if_on(last: State | None) -> None:
+    """A rollout begins when the one before it has ended.
+
+    Raises:
+        BadInput: it has not.
+    """
+    if last is not None and not last.ended:
+        raise BadInput(
+            f"rollout {last.id}: expected it to have ended, found it {last.phase}; "
+            "`understudy rollout abort` ends it, `status` shows it"
+        )

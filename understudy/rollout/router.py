@@ -5,21 +5,27 @@ The route lies in a file, which is written whole and read again when it changes:
 nothing is outside, and the caller sets the header.
 """
 
+import contextlib
 import json
 import os
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from understudy.errors import BadInput
 from understudy.experiments import Arms
 from understudy.experiments.header import BUCKET, bucket_of
 
-__all__ = ["router"]
+__all__ = ["router", "routing"]
 
 _FORWARDED = ("authorization", "content-type", "x-request-id", BUCKET)
 _MOST_BYTES = 1 << 20
@@ -65,3 +71,29 @@ def router(path: Path) -> Starlette:
         path: of the route's file.
     """
     return Starlette(routes=[Route("/{rest:path}", _Router(path).forward, methods=["GET", "POST"])])
+
+
+@contextlib.contextmanager
+def routing(path: Path, port: int) -> Iterator[str]:
+    """The router on loopback, in a thread of this process; its URL.
+
+    Args:
+        port: 0: any free one.
+
+    Raises:
+        BadInput: the port is taken.
+    """
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", port))
+    except OSError as error:
+        raise BadInput(f"router, port {port}: expected a free port, found: {error.strerror}; name another") from error
+    server = uvicorn.Server(uvicorn.Config(router(path), log_level="error", ws="none", timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run, args=[[listening]], daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)

@@ -7,7 +7,7 @@ from typing import Any
 from understudy.experiments import Arms, Outcomes, ramp
 from understudy.rollout.config import Rollout
 
-__all__ = ["ENDED", "ArmSeen", "Decision", "Seen", "State", "arms_of"]
+__all__ = ["ENDED", "ArmSeen", "Decision", "Seen", "State", "arms_of", "releases_of"]
 
 ENDED = ("promoted", "aborted", "rejected")
 
@@ -18,7 +18,8 @@ class State:
 
     Args:
         id: its order of buckets follows from it.
-        candidate, stable: digests.
+        candidate, stable: digests. previous, month: of the holdouts while the rollout is on; empty: as ``stable``.
+        month_s: when the holdout ``month`` was drawn, seconds since 1970.
         phase: ``running``, ``paused``, or how it ended: ``promoted``; ``aborted``, a fault or harm was shown;
             ``rejected``, no verdict or a person's word.
         step: place in ``Rollout.steps``.
@@ -28,6 +29,7 @@ class State:
         harmless: whether the step's looks have shown no harm, and there was one.
         strikes: guardrail → ticks in a row that missed it.
         reason: why it ended, as quarantine has it: ``harm``, ``scoring``, ``data``, ``other``; empty: nothing to mark.
+        told: whether an alert has told of its end.
     """
 
     id: str
@@ -43,11 +45,15 @@ class State:
     harmless: bool = False
     strikes: dict[str, int] = field(default_factory=dict)
     reason: str = ""
+    previous: str = ""
+    month: str = ""
+    month_s: float = 0.0
+    told: bool = False
 
     @classmethod
-    def begin(cls, rollout_id: str, candidate: str, stable: str, now_s: float) -> "State":
+    def begin(cls, rollout_id: str, candidate: str, stable: str, now_s: float, **more: Any) -> "State":
         """A rollout at its first step."""
-        return cls(rollout_id, candidate, stable, now_s, now_s, now_s, now_s)
+        return cls(rollout_id, candidate, stable, now_s, now_s, now_s, now_s, **more)
 
     @property
     def ended(self) -> bool:
@@ -106,6 +112,17 @@ class Decision:
 
 def arms_of(state: State, config: Rollout) -> Arms:
     """Which buckets see which arm. Once a rollout has ended it is all-new or all-stable, but for the holdouts."""
-    if state.phase == "promoted":
-        return ramp(state.id, 100, config.held)
-    return ramp(state.id, 0 if state.ended else config.steps[state.step], config.held)
+    canary = 100 if state.phase == "promoted" else 0 if state.ended else config.steps[state.step]
+    return ramp(state.id, canary, config.held, str(int(state.month_s)))
+
+
+def releases_of(state: State) -> dict[str, str]:
+    """Arm → digest. Once promoted the candidate is everybody's but the holdouts'; the baseline is stable's release."""
+    promoted = state.phase == "promoted"
+    return {
+        "stable": state.candidate if promoted else state.stable,
+        "canary": state.candidate,
+        "baseline": state.stable,
+        "previous": state.stable if promoted else state.previous or state.stable,
+        "month": state.month or state.stable,
+    }

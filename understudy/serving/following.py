@@ -9,6 +9,7 @@ from understudy.errors import BadInput
 from understudy.features.items import FOLDER, ItemSnapshot
 from understudy.features.pointer import current_features, redis_parts
 from understudy.lake import Lake
+from understudy.releases.aliases import ALIASES
 from understudy.serving.online import Bounded, OnlineStore, RedisStore, SqliteStore
 from understudy.serving.ranker import Model, Stage
 
@@ -22,13 +23,17 @@ class Following:
         ref: an alias, which is followed, or a digest.
         redis_url: where users' features are; None: in the lake's SQLite file.
         threads: of one request.
+        fetched: folder with a copy of the release, which is read instead of the lake's.
 
     Raises:
         BadInput: no such release, no features, or features that the release can't be fed with.
     """
 
-    def __init__(self, lake_uri: str, ref: str, redis_url: str | None = None, threads: int = 1) -> None:
+    def __init__(
+        self, lake_uri: str, ref: str, redis_url: str | None = None, threads: int = 1, fetched: str | None = None
+    ) -> None:
         self.lake, self.ref, self.redis_url, self.threads = Lake.open(lake_uri), ref, redis_url, threads
+        self.released = self.lake if fetched is None else _fetched(fetched, ref)
         if redis_url is not None:
             redis_parts(redis_url)
         if not self.lake.is_local:
@@ -59,7 +64,7 @@ class Following:
 
     def _newest(self, before: Stage | None) -> tuple[Stage, int]:
         """The stage as the lake has it now, and when its features were refreshed."""
-        digest, features = releases.resolve(self.lake, self.ref), self._features()
+        digest, features = releases.resolve(self.released, self.ref), self._features()
         name, as_of_us = features["items"], int(features["as_of_us"])
         same_model = before is not None and before.model.digest == digest
         same_items = before is not None and before.items.name == name
@@ -74,7 +79,7 @@ class Following:
     def _model(self, digest: str) -> Model:
         if digest in releases.quarantined(self.lake):
             raise BadInput(f"release {digest[:12]}: expected a healthy release, found one in quarantine; name another")
-        return Model(releases.load(self.lake, digest), self.threads)
+        return Model(releases.load(self.released, digest), self.threads)
 
     def _features(self) -> dict[str, Any]:
         pointer = current_features(self.lake)
@@ -87,3 +92,12 @@ class Following:
 
     def _items(self, name: str) -> ItemSnapshot:
         return ItemSnapshot.open(Path(self.lake.path(FOLDER, name)))
+
+
+def _fetched(folder: str, ref: str) -> Lake:
+    """The lake of one release that `understudy releases fetch` made."""
+    if ref in ALIASES:
+        raise BadInput(f"--release {ref}: expected the digest of what was fetched, found an alias, which moves")
+    if not Lake(folder).exists("releases"):
+        raise BadInput(f"--fetched {folder}: expected a release, found none; run `understudy releases fetch` first")
+    return Lake.open(folder)

@@ -5,6 +5,7 @@ imported; without it a process counts alone.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -15,12 +16,29 @@ _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "understudy_serving"
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1)
 _SLATES = (10, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+_ROUTES = ("rank", "infer")
+
+
+def _workers() -> set[int]:
+    """Processes that have a gauge."""
+    paths = Path(os.environ.get(_FOLDER, "/nonexistent")).glob("gauge_live*.db")
+    return {int(path.stem.rpartition("_")[2]) for path in paths}
+
+
+def _resident_bytes(pids: Iterable[int]) -> float:
+    """Memory of the process that holds the most; NaN where the system does not tell."""
+    found = []
+    for pid in pids:
+        try:
+            found.append(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        except (OSError, IndexError):
+            continue
+    return max(found, default=float("nan"))
 
 
 def _bury() -> None:
     """Gauges of worker processes that ended without a word no longer count."""
-    for path in Path(os.environ.get(_FOLDER, "/nonexistent")).glob("gauge_live*.db"):
-        pid = int(path.stem.rpartition("_")[2])
+    for pid in _workers():
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -54,8 +72,25 @@ class Metrics:
         )
         self.staleness = self._gauge("feature_age_seconds", "Since the features were refreshed.", "livemax")
         self.release = self._gauge("release_info", "1 for the release that answers.", "livemax", "release")
+        self.resident = self._gauge("resident_bytes", "Memory of the process that holds the most.", "livemostrecent")
+        self._begin()
+
+    def _begin(self) -> None:
+        """What has not happened yet is counted as 0: Prometheus takes a counter's first value as no growth."""
+        for route in _ROUTES:
+            self.latency.labels(route)
+            for status in (200, 500, 503):
+                self.requests.labels(route, str(status))
+        for features in ("known", "unknown", "unavailable"):
+            self.users.labels(features)
+        for features in ("known", "unknown"):
+            self.candidates.labels(features)
         for outcome in ("told", "lost"):
             self.context.labels(outcome)
+        for outcome in ("done", "failed"):
+            self.reloads.labels(outcome)
+        for cause in ("queue", "deadline"):
+            self.shed.labels(cause)
 
     def on_stage(self, release: str, heads: tuple[str, ...]) -> None:
         """A release answers from now on."""
@@ -79,6 +114,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Prometheus' text format, over all worker processes."""
+        self.resident.set(_resident_bytes(_workers() | {os.getpid()}))
         if _FOLDER not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()

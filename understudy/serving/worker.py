@@ -25,11 +25,13 @@ class Settings(Struct):
 
     Args:
         token, collector_token: names of the variables that hold them.
+        fetched: folder with a copy of the release.
         threads: of one request.
     """
 
     lake: str
     release: str
+    fetched: str | None
     token: str
     collector: str | None
     collector_token: str
@@ -46,7 +48,8 @@ def application() -> Any:
     from understudy.serving.following import Following
 
     settings = msgspec.json.decode(os.environ[_SETTINGS], type=Settings)
-    following = Following(settings.lake, settings.release, os.environ.get(settings.redis), settings.threads)
+    redis_url = os.environ.get(settings.redis)
+    following = Following(settings.lake, settings.release, redis_url, settings.threads, settings.fetched)
     options = Options(
         token=os.environ[settings.token],
         collector=settings.collector,

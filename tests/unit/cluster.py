@@ -1,0 +1,262 @@
+"""kmock's Kubernetes API, with what the API documents beyond it.
+
+Server-side apply with field managers and keyed lists, creation by apply, resource versions and conflicts, generations,
+required fields; a controller that rolls Deployments out; and connections that are cut.
+"""
+
+import asyncio
+import copy
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import aiohttp.web
+from kmock import KubernetesEmulator, Server
+
+__all__ = ["NAMESPACE", "Cluster", "running"]
+
+NAMESPACE = "recs"
+_KEYS = {"containers": "name", "initContainers": "name", "env": "name", "volumes": "name", "ports": "containerPort"}
+_KEYS |= {"volumeMounts": "mountPath"}
+Json = dict[str, Any]
+
+
+class Cluster(KubernetesEmulator):
+    """The emulated API server; ``calls`` says what was asked of it.
+
+    ``fault`` is asked before each request, with its number: None, an HTTP status, ``before`` or ``after``: the
+    connection is cut before or after the server has acted.
+    """
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self.versions = 0
+        self.owned: dict[tuple[Any, str], Json] = {}
+        self.calls: list[tuple[str, str, str]] = []
+        self.stuck: set[str] = set()  # Deployments whose pods do not become ready
+        self.fault: Callable[[int], int | str | None] = lambda _: None
+
+    def put(self, plural: str, value: Json) -> None:
+        """An object that somebody else has made."""
+        self._store(self._key(plural, value["metadata"]["name"]), copy.deepcopy(value))
+
+    def find(self, plural: str, name: str) -> Json | None:
+        key = self._key(plural, name)
+        if key not in self.objects or self.objects[key].deleted:
+            return None
+        return copy.deepcopy(self.objects[key].raw)
+
+    def names(self, plural: str) -> list[str]:
+        return sorted(name for res, _, name in self.objects if res.plural == plural and self.find(plural, name))
+
+    def _key(self, plural: str, name: str) -> Any:
+        group = {"deployments": "apps/v1", "httproutes": "gateway.networking.k8s.io/v1"}.get(plural, "v1")
+        return (self.resource(f"{group}/{plural}"), NAMESPACE, name)
+
+    async def _handle(self, request: Any) -> aiohttp.web.StreamResponse:
+        number = len(self.calls)
+        plural = request.resource.plural if request.resource else ""
+        self.calls.append((str(request.method.value), plural, request.name or ""))
+        fault = self.fault(number)
+        if fault == "before":
+            return self._cut(request)
+        if isinstance(fault, int):
+            return _status(fault, "trouble")
+        answer = self._write(request) if request.method.value in ("PUT", "PATCH", "POST", "DELETE") else None
+        if answer is None:
+            if request.name and self.find(plural, request.name) is None:
+                return _status(404, f'{plural} "{request.name}" not found', {"name": request.name})
+            answer = _selected(await super()._handle(request), request)
+        return self._cut(request) if fault == "after" else answer
+
+    def _cut(self, request: Any) -> aiohttp.web.StreamResponse:
+        request._raw_request.transport.abort()
+        return aiohttp.web.Response()
+
+    def _write(self, request: Any) -> aiohttp.web.StreamResponse | None:
+        plural, method = request.resource.plural, request.method.value
+        name = request.name or request.data["metadata"]["name"]
+        key = self._key(plural, name)
+        old = self.find(plural, name)
+        body = copy.deepcopy(request.data) or {}
+        kind = request.headers.get("Content-Type", "")
+        if method == "POST":
+            if old is not None:
+                return _status(409, f'{plural} "{name}" already exists')
+            new: Json = body
+        elif method == "PATCH" and "apply-patch" in kind:
+            assert request.params.get("fieldManager"), "the API wants a field manager"
+            assert (body["apiVersion"], body["kind"], body["metadata"]["name"]) == (*_type_of(plural), name)
+            manager = request.params["fieldManager"]
+            new = _merged(old or {}, _without(self.owned.get((key, manager), {}), body), body)
+            self.owned[(key, manager)] = body
+        elif old is None:
+            return _status(404, f'{plural} "{name}" not found', {"name": name})
+        elif method == "DELETE":
+            self.objects[key].delete()
+            for owner, manager in [one for one in self.owned if one[0] == key]:
+                del self.owned[(owner, manager)]
+            return aiohttp.web.json_response(old)
+        elif method == "PUT":
+            given = body["metadata"].get("resourceVersion")
+            if given and given != old["metadata"]["resourceVersion"]:
+                return _status(409, f'Operation cannot be fulfilled on {plural} "{name}": the object has been modified')
+            new = body
+        else:
+            new = _patched(old, body)
+        refused = _invalid(plural, new)
+        if refused:
+            return _status(422, f'{plural} "{name}" is invalid: {refused}')
+        return aiohttp.web.json_response(self._store(key, new, old))
+
+    def _store(self, key: Any, new: Json, old: Json | None = None) -> Json:
+        metadata = new.setdefault("metadata", {})
+        before = (old or {}).get("metadata", {})
+        same = old is not None and {**new, "metadata": {**metadata, "resourceVersion": None}} == {
+            **old,
+            "metadata": {**before, "resourceVersion": None},
+        }
+        if not same:
+            self.versions += 1
+            metadata["resourceVersion"] = str(self.versions)
+            metadata["uid"] = before.get("uid") or str(uuid.uuid4())
+            metadata["namespace"] = NAMESPACE
+            metadata["generation"] = before.get("generation", 0) + (old is None or old.get("spec") != new.get("spec"))
+        if key[0].plural in ("deployments",):
+            new["spec"].setdefault("replicas", 1)
+            self._roll_out(key[2], new)
+        if key in self.objects and not self.objects[key].deleted:
+            self.objects[key].clear()
+            self.objects[key].update(new)
+        elif key in self.objects:
+            self.objects[key].create(new)
+        else:
+            self.objects[key] = new
+        return new
+
+    def _roll_out(self, name: str, deployment: Json) -> None:
+        if name not in self.stuck:
+            count = deployment["spec"]["replicas"]
+            status = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas", "readyReplicas"), count)
+            deployment["status"] = {"observedGeneration": deployment["metadata"]["generation"], **status}
+
+    def unstick(self, name: str) -> None:
+        """Its pods become ready now."""
+        self.stuck.discard(name)
+        found = self.find("deployments", name)
+        assert found is not None
+        self._store(self._key("deployments", name), found, found)
+
+
+@contextmanager
+def running() -> Iterator[tuple[Cluster, str]]:
+    """The server on loopback, in a thread; and its URL."""
+    loop, ready, made = asyncio.new_event_loop(), threading.Event(), []
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with Cluster() as cluster, Server(cluster) as server:
+            made.append((cluster, str(server.url).rstrip("/")))
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve()], daemon=True)
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield made[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+
+
+def _type_of(plural: str) -> tuple[str, str]:
+    return {
+        "configmaps": ("v1", "ConfigMap"),
+        "pods": ("v1", "Pod"),
+        "deployments": ("apps/v1", "Deployment"),
+        "httproutes": ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    }[plural]
+
+
+def _status(code: int, message: str, details: Json | None = None) -> aiohttp.web.StreamResponse:
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message}
+    return aiohttp.web.json_response({**body, "details": details or {}}, status=code)
+
+
+def _selected(answer: Any, request: Any) -> aiohttp.web.StreamResponse:
+    """A list, cut down to the labels that were asked for."""
+    wanted = dict(one.split("=") for one in request.params.get("labelSelector", "").split(",") if one)
+    if request.name or not wanted:
+        return answer
+    items = [
+        one for one in json.loads(answer.body)["items"] if wanted.items() <= one["metadata"].get("labels", {}).items()
+    ]
+    return aiohttp.web.json_response({"kind": "List", "metadata": {}, "items": items})
+
+
+def _invalid(plural: str, value: Json) -> str:
+    if plural == "deployments":
+        spec = value["spec"]["template"]["spec"]
+        labels = value["spec"]["template"]["metadata"]["labels"]
+        if not value["spec"]["selector"]["matchLabels"].items() <= labels.items():
+            return "selector does not match template labels"
+        for one in [*spec.get("initContainers", []), *spec["containers"]]:
+            if "image" not in one:
+                return f"container {one['name']}: image is required"
+    if plural == "httproutes":
+        rules = value["spec"]["rules"]
+        matches = [len(rule.get("matches", [])) for rule in rules]
+        if not 0 < len(rules) <= 16 or max(matches) > 64 or sum(matches) > 128:
+            return "too many rules or matches"
+    return ""
+
+
+def _merged(old: Any, gone: Any, new: Any, key: str = "") -> Any:
+    """What an apply makes of an object.
+
+    Args:
+        gone: what the manager had applied, and applies no more.
+    """
+    if isinstance(new, dict):
+        kept = {name: value for name, value in (old or {}).items() if name in new or not _is_gone(gone, name)}
+        inner = gone if isinstance(gone, dict) else {}
+        return kept | {
+            name: _merged((old or {}).get(name), inner.get(name), value, name) for name, value in new.items()
+        }
+    if isinstance(new, list) and key in _KEYS:
+        by = _KEYS[key]
+        before = {one[by]: one for one in old or []}
+        dropped = {one[by] for one in gone or []} - {one[by] for one in new}
+        mine = {one[by]: _merged(before.get(one[by], {}), None, one) for one in new}
+        return [mine.pop(name, one) for name, one in before.items() if name not in dropped] + list(mine.values())
+    return new
+
+
+def _is_gone(gone: Any, name: str) -> bool:
+    return isinstance(gone, dict) and name in gone
+
+
+def _without(before: Any, now: Any) -> Any:
+    """What ``before`` has and ``now`` lacks."""
+    if isinstance(before, dict):
+        lacks = {name: value for name, value in before.items() if name not in now}
+        both = {name: _without(value, now[name]) for name, value in before.items() if name in now}
+        return lacks | {name: value for name, value in both.items() if isinstance(value, dict | list)}
+    return before if isinstance(before, list) else None
+
+
+def _patched(old: Json, patch: Json) -> Json:
+    """RFC 7386."""
+    new = dict(old)
+    for name, value in patch.items():
+        if value is None:
+            new.pop(name, None)
+        elif isinstance(value, dict):
+            new[name] = _patched(new[name] if isinstance(new.get(name), dict) else {}, value)
+        else:
+            new[name] = value
+    return new

@@ -1,0 +1,220 @@
+"""A namespace of a Kubernetes cluster, as plain objects.
+
+Changes are server-side applies under one field manager, so that fields that others own stay theirs. Nothing is assumed
+of what the server keeps between two calls: who calls again, goes on.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from understudy.errors import BadInput
+from understudy.rollout.record import Later
+
+__all__ = ["MANAGER", "Api", "Conflict", "Unreachable", "connect"]
+
+MANAGER = "understudy-rollout"
+_PATHS = {
+    "ConfigMap": ("v1", "/api/v1", "configmaps"),
+    "Pod": ("v1", "/api/v1", "pods"),
+    "Deployment": ("apps/v1", "/apis/apps/v1", "deployments"),
+    "HTTPRoute": ("gateway.networking.k8s.io/v1", "/apis/gateway.networking.k8s.io/v1", "httproutes"),
+}
+_TIMEOUT_S = (5, 20)
+_TRIES = 3
+_AGAIN = (429, 500, 502, 503, 504)
+_MOST_ITEMS = 500
+
+Json = dict[str, Any]
+
+
+class Conflict(Later):
+    """The object is not, or no longer, what the caller has read."""
+
+
+class Unreachable(Later):
+    """The cluster gave no answer that can be used."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """Objects of one namespace.
+
+    Raises:
+        Unreachable: no answer, or a server's error, after several tries.
+        BadInput: the server refuses: no permission, an invalid object, no such kind.
+    """
+
+    client: client.ApiClient
+    namespace: str
+
+    def get(self, kind: str, name: str) -> Json | None:
+        """An object; None where there is none."""
+        return self._call("GET", kind, name)
+
+    def list(self, kind: str, selector: str) -> list[Json]:
+        """Objects with these labels."""
+        items: list[Json] = []
+        query: Json = {"labelSelector": selector, "limit": _MOST_ITEMS}
+        while True:
+            found = self._call("GET", kind, "", query) or {}
+            items += found.get("items") or []
+            query["continue"] = found.get("metadata", {}).get("continue")
+            if not query["continue"]:
+                return items
+
+    def apply(self, kind: str, name: str, content: Json) -> Json:
+        """Own these fields of an object, and nothing else; the object is made where there is none."""
+        metadata = {**content.get("metadata", {}), "name": name, "namespace": self.namespace}
+        body = {**content, "apiVersion": _PATHS[kind][0], "kind": kind, "metadata": metadata}
+        more = {"fieldManager": MANAGER, "force": "true"}
+        found = self._call("PATCH", kind, name, more, body, "application/apply-patch+yaml")
+        assert found is not None, "an apply makes what is not there"
+        return found
+
+    def merge(self, kind: str, name: str, content: Json) -> Json | None:
+        """Change fields that stay another's; None where there is no such object."""
+        more = {"fieldManager": f"{MANAGER}-once"}
+        return self._call("PATCH", kind, name, more, content, "application/merge-patch+json")
+
+    def create(self, kind: str, content: Json) -> Json:
+        """Make an object.
+
+        Raises:
+            Conflict: it is there.
+        """
+        body = {**content, "apiVersion": _PATHS[kind][0], "kind": kind}
+        found = self._call("POST", kind, "", {"fieldManager": MANAGER}, body)
+        assert found is not None, "creation answers with the object"
+        return found
+
+    def replace(self, kind: str, content: Json) -> Json:
+        """Write an object that was read.
+
+        Raises:
+            Conflict: it was changed since, or removed.
+        """
+        assert content["metadata"].get("resourceVersion"), "without it the server overwrites"
+        body = {**content, "apiVersion": _PATHS[kind][0], "kind": kind}
+        found = self._call("PUT", kind, content["metadata"]["name"], {"fieldManager": MANAGER}, body)
+        if found is None:
+            raise Conflict(f"{kind} {content['metadata']['name']} is gone")
+        return found
+
+    def delete(self, kind: str, name: str) -> None:
+        """Remove an object, and what it owns after it; nothing where there is none."""
+        self._call("DELETE", kind, name, {"propagationPolicy": "Background"})
+
+    def _call(
+        self,
+        method: str,
+        kind: str,
+        name: str,
+        query: Json | None = None,
+        body: Json | None = None,
+        content_type: str = "application/json",
+    ) -> Json | None:
+        _, base, plural = _PATHS[kind]
+        path = f"{base}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+        what = f"{kind} {name}".strip()
+        for left in reversed(range(_TRIES)):
+            try:
+                answer, *_ = self.client.call_api(
+                    path,
+                    method,
+                    query_params=list((query or {}).items()),
+                    header_params={"Content-Type": content_type, "Accept": "application/json"},
+                    body=body,
+                    auth_settings=["BearerToken"],
+                    _preload_content=False,
+                    _request_timeout=_TIMEOUT_S,
+                )
+                found: Json = json.loads(answer.data)
+                return found
+            except ApiException as error:
+                if error.status == 404 and not _no_such_kind(error):
+                    return None
+                if error.status == 409:
+                    raise Conflict(f"{what}: {_reason(error)}") from error
+                if error.status and error.status not in _AGAIN:
+                    raise BadInput(_refused(method, what, self.namespace, error)) from error
+                if not left:
+                    raise Unreachable(f"{method} {what} in namespace {self.namespace}: {_reason(error)}") from error
+            except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+                if not left:
+                    why = f"{type(error).__name__}: no answer that can be used"
+                    raise Unreachable(f"{method} {what} in namespace {self.namespace}: {why}") from error
+            time.sleep(0.2 * (_TRIES - left))
+        raise AssertionError("the last try returns or raises")
+
+
+def connect(namespace: str | None, context: str | None = None) -> Api:
+    """The cluster of this pod, or of a kubeconfig's context.
+
+    Args:
+        namespace: None: this pod's, or the context's.
+
+    Raises:
+        BadInput: there is no cluster that is known here.
+    """
+    settings = client.Configuration()
+    try:
+        if context is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
+            config.load_incluster_config(settings)
+            own = _pod_namespace()
+        else:
+            config.load_kube_config(context=context, client_configuration=settings)
+            own = _context_namespace(context)
+    except (config.ConfigException, OSError) as error:
+        raise BadInput(
+            f"cluster: expected a kubeconfig (KUBECONFIG, ~/.kube/config) or a pod's service account, found none that "
+            f"can be used: {str(error).splitlines()[0]}"
+        ) from error
+    settings.retries = 0
+    return Api(client.ApiClient(settings), namespace or own)
+
+
+def _pod_namespace() -> str:
+    if "POD_NAMESPACE" in os.environ:
+        return os.environ["POD_NAMESPACE"]
+    with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace") as file:
+        return file.read().strip()
+
+
+def _context_namespace(context: str | None) -> str:
+    contexts, active = config.list_kube_config_contexts()
+    chosen = next((one for one in contexts if one["name"] == context), active)
+    return str(chosen.get("context", {}).get("namespace") or "default")
+
+
+def _no_such_kind(error: ApiException) -> bool:
+    """A 404 of the path, not of an object: the kind is not installed, or the namespace is gone."""
+    details = _status(error).get("details") or {}
+    return not details.get("name") and "page not found" in str(error.body)
+
+
+def _refused(method: str, what: str, namespace: str, error: ApiException) -> str:
+    hint = {
+        401: "log in again, or mend the service account's token",
+        403: "give the Role of manifests/base/rollout to who runs this",
+        404: "install the Gateway API's CRDs, or correct the namespace",
+    }.get(error.status, "mend the object")
+    return f"{method} {what} in namespace {namespace}: expected the server's consent, found {_reason(error)}; {hint}"
+
+
+def _reason(error: ApiException) -> str:
+    return " ".join(str(_status(error).get("message") or error.reason or "no answer").split())[:300]
+
+
+def _status(error: ApiException) -> Json:
+    try:
+        found = json.loads(error.body or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

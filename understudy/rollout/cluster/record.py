@@ -1,0 +1,179 @@
+"""The rollout as a ConfigMap: its state, what was said, and what a person asks for by an annotation.
+
+A step replaces the object that was read, which the server refuses where it was changed meanwhile: two drivers do no
+harm, and an annotation that comes in between is seen first. Rollouts that have ended are in the lake.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from understudy.errors import BadInput
+from understudy.lake import Lake
+from understudy.rollout.cluster.api import Api, Conflict, Json
+from understudy.rollout.record import Moved, Rollouts, entry_of, is_news, refuse_if_on
+from understudy.rollout.state import Decision, State
+
+__all__ = ["NAME", "START", "WORD", "ClusterRollouts"]
+
+NAME = "understudy-rollout"
+WORD, START = "understudy.dev/word", "understudy.dev/start"
+_MOST_ENTRIES = 200
+
+
+@dataclass(frozen=True)
+class ClusterRollouts:
+    """The rollout of a namespace, and those before it in the lake; a ``Record``.
+
+    Args:
+        lake: None: only the newest rollout is known.
+    """
+
+    api: Api
+    lake: Lake | None = None
+
+    def ids(self) -> list[str]:
+        last = self.last()
+        return sorted({*(Rollouts(self.lake).ids() if self.lake else ()), *([last.id] if last is not None else ())})
+
+    def last(self) -> State | None:
+        found = _data(self.api.get("ConfigMap", NAME))
+        return _state(found)
+
+    def begin(self, state: State, text: str) -> None:
+        found = self.api.get("ConfigMap", NAME)
+        old = _data(found)
+        last = _state(old)
+        if last is not None:
+            refuse_if_on(last)
+            self._keep(last.id, int(old["number"]), _entries(old))
+        data = {"number": "1", "state": _text(state), "history": json.dumps([entry_of(state, (text,))])}
+        self._write(found, data, without=(WORD, START), moved=state.id)
+
+    def load(self, rollout_id: str) -> tuple[int, State]:
+        found = _data(self.api.get("ConfigMap", NAME))
+        state = _state(found)
+        if state is not None and state.id == rollout_id:
+            return int(found["number"]), state
+        return self._ended(rollout_id).load(rollout_id)
+
+    def advance(self, number: int, before: State, decision: Decision) -> int:
+        found = self.api.get("ConfigMap", NAME)
+        data = _data(found)
+        now = _state(data)
+        if now is None or now.id != before.id or data["number"] != str(number):
+            raise Moved(before.id)
+        asked = WORD in _annotations(found)
+        if not is_news(before, decision) and not (asked and decision.sentences):
+            return number
+        entries = [*_entries(data), entry_of(decision.state, decision.sentences)]
+        changed = {"number": str(number + 1), "state": _text(decision.state)}
+        changed["history"] = json.dumps(entries[-_MOST_ENTRIES:], ensure_ascii=False)
+        without = (WORD,) if asked and decision.sentences else ()
+        self._write(found, {**data, **changed}, without=without, moved=before.id)
+        if decision.state.ended:
+            self._keep(before.id, number + 1, entries)
+        return number + 1
+
+    def history(self, rollout_id: str) -> list[dict[str, Any]]:
+        found = _data(self.api.get("ConfigMap", NAME))
+        state = _state(found)
+        if state is None or state.id != rollout_id:
+            return self._ended(rollout_id).history(rollout_id)
+        return [
+            {"at": one["at"], "phase": one["state"]["phase"], "step": one["state"]["step"], "said": text}
+            for one in _entries(found)
+            for text in one["said"]
+        ]
+
+    def saw(self, rollout_id: str, seen: dict[str, Any]) -> None:
+        value = json.dumps({"rollout": rollout_id, **seen})
+        self.api.merge("ConfigMap", NAME, {"data": {"seen": value}})
+
+    def seen(self, rollout_id: str) -> dict[str, Any] | None:
+        found: dict[str, Any] = json.loads(_data(self.api.get("ConfigMap", NAME)).get("seen", "{}"))
+        return found if found.get("rollout") == rollout_id else None
+
+    def word(self) -> str | None:
+        return _annotations(self.api.get("ConfigMap", NAME)).get(WORD)
+
+    def asked_to_start(self) -> str | None:
+        """The release that a person asks to put on stage."""
+        return _annotations(self.api.get("ConfigMap", NAME)).get(START)
+
+    def ask(self, annotation: str, value: str) -> None:
+        """Ask the driver for something, as `kubectl annotate` does."""
+        if self.api.merge("ConfigMap", NAME, {"metadata": {"annotations": {annotation: value}}}) is None:
+            raise BadInput(
+                f"ConfigMap {NAME} in namespace {self.api.namespace}: expected it, found none; "
+                "`kubectl apply -k manifests/overlays/...` makes it"
+            )
+
+    def forget(self, annotation: str, value: str) -> None:
+        """Take back what was asked for, if it is still that."""
+        found = self.api.get("ConfigMap", NAME)
+        if _annotations(found).get(annotation) == value:
+            self._write(found, _data(found), without=(annotation,), moved=annotation)
+
+    def _keep(self, rollout_id: str, number: int, entries: list[dict[str, Any]]) -> None:
+        """A copy in the lake; the last entry has this number."""
+        if self.lake is not None:
+            Rollouts(self.lake).keep(rollout_id, number + 1 - len(entries), entries)
+
+    def _ended(self, rollout_id: str) -> Rollouts:
+        if self.lake is None:
+            raise BadInput(
+                f"rollout {rollout_id}: expected the newest one, found another name; --lake says where older ones are"
+            )
+        return Rollouts(self.lake)
+
+    def _write(self, found: Json | None, data: dict[str, str], without: tuple[str, ...], moved: str) -> None:
+        try:
+            if found is None:
+                self.api.create("ConfigMap", {"metadata": {"name": NAME}, "data": data})
+                return
+            kept = {name: text for name, text in _annotations(found).items() if name not in without}
+            self.api.replace(
+                "ConfigMap", {**found, "metadata": {**found["metadata"], "annotations": kept}, "data": data}
+            )
+        except Conflict as error:
+            raise Moved(moved) from error
+
+
+def _data(found: Json | None) -> dict[str, str]:
+    data: dict[str, str] = (found or {}).get("data") or {}
+    return data
+
+
+def _annotations(found: Json | None) -> dict[str, str]:
+    kept: dict[str, str] = (found or {}).get("metadata", {}).get("annotations") or {}
+    return kept
+
+
+def _state(data: dict[str, str]) -> State | None:
+    if "state" not in data:
+        return None
+    try:
+        int(data["number"])
+        return State.from_json(json.loads(data["state"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged() from error
+
+
+def _entries(data: dict[str, str]) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads(data["history"])
+    except (ValueError, KeyError) as error:
+        raise _damaged() from error
+    return found
+
+
+def _damaged() -> BadInput:
+    return BadInput(
+        f"ConfigMap {NAME}: expected number, state and history as a driver wrote them, found something else; restore "
+        "it, or remove its data, which forgets the rollout"
+    )
+
+
+def _text(state: State) -> str:
+    return json.dumps(state.to_json(), sort_keys=True)

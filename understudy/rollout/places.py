@@ -1,0 +1,60 @@
+"""Drivers by place: processes of this machine, or a namespace of a cluster."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from understudy.config import Config
+from understudy.lake import Lake
+from understudy.rollout.driver import Driver
+from understudy.rollout.engagement import logged
+from understudy.rollout.local import ROUTE, LocalServers, LocalSource
+from understudy.rollout.record import Rollouts
+from understudy.rollout.router import routing
+from understudy.section import duration_s
+
+if TYPE_CHECKING:
+    from understudy.rollout.cluster.record import ClusterRollouts
+
+__all__ = ["cluster_driver", "judged_metrics", "local_driver"]
+
+_PROMETHEUS_TOKEN = "UNDERSTUDY_PROMETHEUS_TOKEN"
+
+
+def judged_metrics(config: Config) -> tuple[str, ...]:
+    """Metrics that must not be worse."""
+    return config.rollout.judged or config.primary_heads
+
+
+@contextlib.contextmanager
+def local_driver(
+    lake: Lake, config: Config, port: int, say: Callable[[str], None], more: tuple[str, ...] = ()
+) -> Iterator[Driver]:
+    """A driver of server processes behind a router, which end with it.
+
+    Args:
+        port: of the router. more: arguments of every server.
+    """
+    judged = judged_metrics(config)
+    servers = LocalServers(lake, more)
+    source = LocalSource(servers, logged(lake, config, (*judged, *config.rollout.harmful)))
+    with contextlib.closing(servers), routing(Path(lake.path(ROUTE)), port) as url:
+        say(f"router: {url}")
+        yield Driver(lake, Rollouts(lake), config.rollout, judged, servers, source, say)
+
+
+def cluster_driver(lake: Lake, record: "ClusterRollouts", config: Config, say: Callable[[str], None]) -> Driver:
+    """A driver of Deployments and a route."""
+    from understudy.rollout.cluster.servers import ClusterServers
+    from understudy.rollout.cluster.source import ClusterSource
+    from understudy.rollout.prometheus import Prometheus
+
+    rollout, judged, api = config.rollout, judged_metrics(config), record.api
+    prometheus = None
+    if rollout.prometheus:
+        token = os.environ.get(_PROMETHEUS_TOKEN)
+        prometheus = Prometheus(rollout.prometheus, api.namespace, token, duration_s(rollout.tick))
+    engagement = logged(lake, config, (*judged, *rollout.harmful))
+    return Driver(lake, record, rollout, judged, ClusterServers(api), ClusterSource(api, engagement, prometheus), say)
