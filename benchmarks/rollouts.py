@@ -111,6 +111,11 @@ def hourly(kind: Kind, hour: int) -> float:
     return (0.02 + 0.98 * max(0.0, np.sin(np.pi * (hour - 7) / 16))) / 10.6 if kind.weekly else 1 / 24
 
 
+def today(kind: Kind, hours: int) -> float:
+    """Share of a day's requests that came in its first hours."""
+    return min(1.0, sum(hourly(kind, hour) for hour in range(hours)))
+
+
 def one(kind: Kind, config: Rollout, users: int, seed: int) -> Ended:
     """A rollout from its first bucket to its end."""
     random = np.random.default_rng(seed)
@@ -133,6 +138,8 @@ def one(kind: Kind, config: Rollout, users: int, seed: int) -> Ended:
         decision = judge(config, (HEAD,), state, seen)
         state = decision.state
         if state.ended:
+            if hour % 24:
+                exposure += arms["canary"].comes.sum() * share_of(kind, day) * today(kind, hour % 24)
             return Ended(state.phase, state.step, hour / 24, exposure, decision.sentences[-1])
     raise AssertionError("a rollout ends")
 

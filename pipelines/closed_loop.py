@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from pipelines.local import run_pipeline
+from pipelines.stage import stories
 from understudy.config import Config
 from understudy.errors import BadInput, GateFailed
 from understudy.lake import Lake
@@ -18,9 +20,20 @@ _CONFIG = "simulator/config.yaml"
 
 
 def closed_loop(
-    config: Config, lake_uri: str, settings: Settings, say: Callable[[str], None], done: Callable[[Week], None]
-) -> list[Week]:
+    config: Config,
+    lake_uri: str,
+    settings: Settings,
+    say: Callable[[str], None],
+    done: Callable[[Week], None],
+    canary: bool = False,
+) -> tuple[list[Week], list[dict[str, Any]]]:
     """Run the weeks; begun again on the same lake, it goes on where it stood.
+
+    Args:
+        canary: two releases go on stage after the weeks.
+
+    Returns:
+        the weeks, and the stories of what was on stage.
 
     Raises:
         BadInput: the lake was made with another world or configuration.
@@ -40,7 +53,8 @@ def closed_loop(
         return ranking[-1]
 
     with serving():
-        return run_weeks(config, lake, settings, retrain, say, done)
+        weeks, days = run_weeks(config, lake, settings, retrain, say, done)
+        return weeks, stories(config, lake, days, say) if canary else []
 
 
 def _release_of(config: Config, lake: Lake, window_end: str, before: str | None, say: Callable[[str], None]) -> str:

@@ -72,8 +72,8 @@ def served(request: str, items: int = 3, **more: Any) -> dict[str, Any]:
     return {**whole, "release": "abc", "surface": "home", **more}
 
 
-def action(request: str, item: str = "i1", name: str = "click") -> dict[str, Any]:
-    return {"kind": "action", "request_id": request, "item_id": item, "action": name}
+def action(request: str, item: str = "i1", name: str = "click", **more: Any) -> dict[str, Any]:
+    return {"kind": "action", "request_id": request, "item_id": item, "action": name, **more}
 
 
 def seen(request: str, item: str = "i1") -> dict[str, Any]:

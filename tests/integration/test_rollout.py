@@ -14,8 +14,9 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from ranking import HEADERS, PATIENT, TOKEN, another_release, items_of, spoiled_release
+from ranking import HEADERS, PATIENT, ROOT, TOKEN, another_release, items_of, spoiled_release
 
+from understudy.config import load
 from understudy.errors import BadInput
 from understudy.experiments import Outcomes
 from understudy.experiments.header import BUCKET
@@ -24,8 +25,10 @@ from understudy.releases import aliases, quarantined
 from understudy.releases.lifecycle import promote
 from understudy.releases.quarantine import marks
 from understudy.rollout import judge
+from understudy.rollout.beginning import begin
 from understudy.rollout.config import Guardrails, Rollout
 from understudy.rollout.driver import Driver
+from understudy.rollout.ending import end
 from understudy.rollout.local import ROUTE, LocalServers, LocalSource
 from understudy.rollout.record import Moved, Rollouts
 from understudy.rollout.router import router
@@ -212,3 +215,70 @@ def test_of_two_drivers_one_is_first(lake: Path) -> None:
         rollouts.begin(State.begin("s", "c" * 64, "b" * 64, 1.0), "begun")
     came = dataclasses.replace(paused.state, data_s=60.0)
     assert rollouts.advance(number + 1, paused.state, judge.Decision(came)) == number + 1
+
+
+def test_a_run_puts_its_release_on_stage_and_a_second_call_finds_the_end(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody comes, so the rollout ends without a verdict; begun by `promote`, it is the same when called again."""
+    from understudy.rollout.staging import stage as put_on_stage
+
+    opened, candidate = Lake.open(str(lake)), another_release(lake, serving=WISHES)
+    rollout = Rollout(mode="canary", steps=(5,), tick="1s", no_data="1s", port=0)
+    config = dataclasses.replace(load(ROOT / "examples" / "generated.yaml"), rollout=rollout)
+    said: list[str] = []
+    state, sentence = put_on_stage(opened, config, candidate, said.append)
+    assert (state.phase, state.told) == ("rejected", True)
+    assert sentence == "rejected: no verdict: nobody was served for 1s"
+    assert any("is on stage" in text for text in said)
+    assert put_on_stage(opened, config, candidate, said.append) == (state, sentence)
+    assert len(Rollouts(opened).ids()) == 1
+    assert candidate in quarantined(opened)
+    with pytest.raises(BadInput, match="expected a healthy release, found one in quarantine"):
+        begin(opened, Rollouts(opened), candidate, time.time())
+
+
+def test_holdouts_keep_their_releases_and_the_month_s_is_drawn_anew(lake: Path) -> None:
+    opened, record = Lake.open(str(lake)), Rollouts(Lake.open(str(lake)))
+    first, second = production(lake), aliases(opened)["previous"]
+    days = 86_400.0
+    one = begin(opened, record, another_release(lake, serving=WISHES), 0.0)
+    assert (one.previous, one.month, one.month_s) == (second, first, 0.0)
+    number, before = record.load(one.id)
+    record.advance(number, before, judge.promote(before, "ada"))
+    end(opened, record, record.load(one.id)[1])
+    other = {**WISHES, "utility": {"click": 3.0}}
+    two = begin(opened, record, another_release(lake, serving=other), 27 * days)
+    assert (two.stable, two.previous, two.month, two.month_s) == (one.candidate, first, first, 0.0)
+    number, before = record.load(two.id)
+    record.advance(number, before, judge.abort(before, "bob"))
+    end(opened, record, record.load(two.id)[1])
+    other = {**WISHES, "utility": {"click": 4.0}}
+    three = begin(opened, record, another_release(lake, serving=other), 28 * days)
+    assert (three.month, three.month_s) == (one.candidate, 28 * days)
+    assert arms_of(one, CONFIG).buckets["previous"] == arms_of(three, CONFIG).buckets["previous"]
+    assert arms_of(one, CONFIG).buckets["month"] != arms_of(three, CONFIG).buckets["month"]
+
+
+def test_commands_show_where_a_rollout_stands(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from understudy.cli import main
+
+    def said(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["rollout", *arguments, "--lake", str(lake)])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    opened = Lake.open(str(lake))
+    state = begin(opened, Rollouts(opened), another_release(lake, serving=WISHES), time.time())
+    assert state.id in said("status")
+    assert json.loads(said("status", "--json"))["releases"]["canary"] == state.candidate
+    said("pause")
+    assert "paused by" in said("history")
+    said("resume")
+    assert "aborted by" in said("abort")
+    watched = said("watch")
+    assert [line.split("  ")[2].split()[0] for line in watched.splitlines()] == [
+        "begun:", "paused", "resumed", "rejected:",
+    ]  # fmt: skip
+    assert json.loads(said("history", "--json"))[-1]["phase"] == "rejected"

@@ -27,14 +27,14 @@ def test_what_people_did_is_counted_by_arm_and_user(tmp_path: Path) -> None:
         request = f"{arm}-{place}"
         events = [served(request, items=4, arm=arm, user_id=f"u{place % 15}", bucket=place % 100)]
         events += [seen(request, f"i{item}") for item in range(3)]
-        events += [action(request, "i1")] if place % 2 else []
+        events += [action(request, "i1", value=place)] if place % 2 else []
         assert server.send(f"b{place}", events).json()["accepted"] == len(events)
     server.stop()
     lake, now = Lake.open(str(tmp_path / "lake")), time.time()
     rows = server.rows("impressions")
     early = logged(lake, CONFIG, ("click",))(state, now, nothing)
     assert [one.users for one in early.values()] == [0, 0]  # nobody had time to answer yet
-    found = logged(lake, CONFIG, ("click",))(state, now + 2 * 3600, nothing)
+    found = logged(lake, CONFIG, ("click", "click.value"))(state, now + 2 * 3600, nothing)
     for arm in nothing:
         mine = rows[(rows.arm == arm) & rows.seen]
         clicked = {f"{arm}-{place}" for place in range(120) if place % 2}
@@ -45,6 +45,10 @@ def test_what_people_did_is_counted_by_arm_and_user(tmp_path: Path) -> None:
         assert outcomes.n == pytest.approx(weight.sum())
         assert outcomes.users == mine.user_id.nunique() == 5
         assert outcomes.nn == pytest.approx((weight.groupby(mine.user_id).sum() ** 2).sum())
+        dwell = found[arm].outcomes["click.value"]
+        assert dwell.y == pytest.approx(mine[done].request_id.str.split("-").str[1].astype(float).sum())
+        assert dwell.n == pytest.approx(outcomes.n)
+        assert set(found[arm].calibration) == {"click"}
         assert found[arm].calibration["click"].n == pytest.approx((weight * mine.p_click).sum(), rel=1e-5)
     late = State.begin("r", "new", "old", now + 60)
     assert logged(lake, CONFIG, ("click",))(late, now + 2 * 3600, nothing)["canary"].users == 0

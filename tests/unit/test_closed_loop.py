@@ -89,7 +89,7 @@ def test_each_week_is_ranked_by_the_release_before_it(
     monkeypatch.setattr(closed_loop, "release_model", model)
     lake = Lake.open_or_create(str(tmp_path / "lake"))
     seen: list[Week] = []
-    weeks = run_weeks(config, lake, Settings(weeks=2, ceiling="none"), retrain, lambda _: None, seen.append)
+    weeks, _ = run_weeks(config, lake, Settings(weeks=2, ceiling="none"), retrain, lambda _: None, seen.append)
     assert weeks == seen
     assert [week.release for week in weeks] == [None, "release-1", "release-2"]
     assert made == [feed.day_of(WORLD, 6), feed.day_of(WORLD, 13)]

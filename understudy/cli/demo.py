@@ -16,7 +16,7 @@ _EXAMPLE = "examples/simulated.yaml"
 
 
 @click.command()
-@click.option("--weeks", default=3, show_default=True, type=click.IntRange(1, 52), help="With a release on stage.")
+@click.option("--weeks", default=2, show_default=True, type=click.IntRange(1, 52), help="With a release on stage.")
 @click.option("--users", type=click.IntRange(10, 1_000_000), help="On the first day; default: the configuration's.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed is another world.")
 @click.option(
@@ -26,6 +26,7 @@ _EXAMPLE = "examples/simulated.yaml"
     type=click.Choice(["last", "every", "none"]),
     help="Weeks in which the same network, taught by the truth, competes; a minute or two each.",
 )
+@click.option("--canary/--no-canary", default=True, show_default=True, help="Two releases go on stage in the end.")
 @click.option("--config", default=_EXAMPLE, show_default=True, metavar="FILE", help="A configuration with a world.")
 @click.option("--data", metavar="DIR", help="Real logs (KuaiRand) instead: two releases from them.")
 @lake_option
@@ -35,6 +36,7 @@ def demo(
     users: int | None,
     seed: int,
     ceiling: str,
+    canary: bool,
     config: str,
     data: str | None,
     lake: str,
@@ -45,10 +47,12 @@ def demo(
     A feed is simulated, so the truth is known. Each week is ranked by the release of the week before,
     logged the way a real feed logs it, and makes the next release through the whole pipeline. The table
     says how close the ranker came to the best possible one, and what one that is never retrained loses.
+    In the end a new release goes on stage before some of the people and becomes everybody's, and a spoiled
+    one is taken back.
 
     \b
     understudy demo --lake lake
-    understudy demo --weeks 2 --users 1000 --seed 7 --lake other
+    understudy demo --weeks 4 --users 1000 --seed 7 --lake other
     understudy demo --data path/to/kuairand --lake real
     """
     if data is not None:
@@ -69,15 +73,19 @@ def demo(
     world = world_of(whole)
     settings = Settings(weeks=weeks, ceiling=ceiling)
     say = _saying(started)
-    found = [
-        week.to_json() for week in closed_loop(whole, lake, settings, say, lambda week: _tell(say, week.to_json()))
-    ]
+    played, stories = closed_loop(whole, lake, settings, say, lambda week: _tell(say, week.to_json()), canary)
+    found = [week.to_json() for week in played]
     headline = _headline(found)
-    page = write(Lake.open(lake), found, dataclasses.asdict(world), settings.times, headline)
+    page = write(Lake.open(lake), found, dataclasses.asdict(world), settings.times, headline, stories)
     if as_json:
-        print_json({"seed": seed, "weeks": found, "headline": headline, "page": page})
+        print_json({"seed": seed, "weeks": found, "headline": headline, "on_stage": stories, "page": page})
         return
     _print(found)
+    for story in stories:
+        click.echo(f"\non stage: {story['title']}: {story['phase']}")
+        for sentence in story["said"]:
+            click.echo(f"  {sentence}")
+    click.echo("")
     click.echo(headline)
     click.echo(f"page: {page}")
     click.echo(f"{time.monotonic() - started:.0f} s in all")

@@ -105,7 +105,8 @@ def _drive(config: str, lake: Lake, rollout_id: str, port: int, collector: str |
     from understudy.config import load
     from understudy.rollout.places import local_driver
 
-    with local_driver(lake, load(config), port, _say, ("--collector", collector) if collector else ()) as driver:
+    more = ("--collector", collector) if collector else ()
+    with local_driver(lake, load(config), port, _say, more) as (driver, _):
         driver.drive(rollout_id)
 
 

@@ -39,6 +39,9 @@ TOKEN = "UNDERSTUDY_SERVE_TOKEN"
     type=click.FloatRange(0, 600),
     help="Not ready, but serving, at the end.",
 )
+@click.option(
+    "--replay", is_flag=True, help="Requests say their time, in the header x-understudy-now; not for a live feed."
+)
 @click.option("--log-requests/--no-log-requests", default=True, show_default=True, help="A line for every request.")
 def serve(
     lake: str,
@@ -52,6 +55,7 @@ def serve(
     collector: str | None,
     arm: str | None,
     drain_s: float,
+    replay: bool,
     log_requests: bool,
 ) -> None:
     """Rank slates over HTTP with a release.
@@ -92,6 +96,7 @@ def serve(
         arm=arm,
         drain_s=drain_s,
         log_requests=log_requests,
+        replay=replay,
     )
     where, at = listening.getsockname()[:2]
 

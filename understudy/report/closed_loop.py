@@ -15,13 +15,21 @@ PAGE = "demo.html"
 _NAMES = ("refreshed", "frozen", "popularity", "ceiling")
 
 
-def write(lake: Lake, weeks: list[dict[str, Any]], world: dict[str, Any], times: int, headline: str) -> str:
+def write(
+    lake: Lake,
+    weeks: list[dict[str, Any]],
+    world: dict[str, Any],
+    times: int,
+    headline: str,
+    stories: list[dict[str, Any]],
+) -> str:
     """Write ``demo.html``, which opens without a network; returns where it is.
 
     Args:
         weeks: as ``Week.to_json`` gives them.
         world: the configuration's section.
         times: rows of the ceiling per row of the product.
+        stories: of rollouts: ``title``, ``phase``, ``said``.
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{value:.1%}"
@@ -37,6 +45,7 @@ def write(lake: Lake, weeks: list[dict[str, Any]], world: dict[str, Any], times:
         "times": times,
         "headline": headline,
         "shift": shift,
+        "stories": stories,
         "picture": pictures.lifts(days, names, shift),
     }
     lake.replace(PAGE, template.render(content).encode())

@@ -86,7 +86,7 @@ class Driver:
             state = self._advanced(number, state)
         settled = self.target.apply(arms_of(state, self.config), releases_of(state))
         if state.ended:
-            end(self.lake, self.record, state)
+            state = end(self.lake, self.record, state)
         return state, settled
 
     def _advanced(self, number: int, state: State) -> State:

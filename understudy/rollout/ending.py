@@ -13,20 +13,26 @@ from understudy.rollout.state import Decision, State
 __all__ = ["end"]
 
 
-def end(lake: Lake, record: Record, state: State) -> None:
+def end(lake: Lake, record: Record, state: State) -> State:
     """Promoted: the candidate becomes production. Anything else: it is marked, and spreads where it is at fault.
 
     Where a person moved production meanwhile, it stays. An alert tells of the end, at least once.
+
+    Returns:
+        the state that has told of it.
     """
     assert state.ended, "a rollout that is on has no end"
     history = record.history(state.id)
     sentence = str(history[-1]["said"]) if history else ""
-    if not state.told:
-        note = _bring(lake, state, sentence)
-        tell(f"rollout {state.id}: {sentence}{note}", details={"candidate": state.candidate, "stable": state.stable})
-        number, newest = record.load(state.id)
-        with suppress(Moved):
-            record.advance(number, newest, Decision(replace(newest, told=True), (note.strip("; "),) if note else ()))
+    if state.told:
+        return state
+    note = _bring(lake, state, sentence)
+    tell(f"rollout {state.id}: {sentence}{note}", details={"candidate": state.candidate, "stable": state.stable})
+    number, newest = record.load(state.id)
+    told = Decision(replace(newest, told=True), (note.strip("; "),) if note else ())
+    with suppress(Moved):
+        record.advance(number, newest, told)
+    return told.state
 
 
 def _bring(lake: Lake, state: State, sentence: str) -> str:

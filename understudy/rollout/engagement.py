@@ -23,18 +23,26 @@ __all__ = ["logged"]
 
 _TABLES = ("impressions", "actions")
 _VALUE = ".value"
+# What was sent twice counts once; an action after the window is no label.
 _SEEN = """
-SELECT i.arm, i.user_id, i.row_key, i.{predicted} AS p, i.negative_keep_rate AS kept, i.slice = 'random' AS random,
-       coalesce((SELECT {gain} FROM actions a WHERE a.row_key = i.row_key AND a.action = {head}), 0) AS gain,
-       EXISTS (SELECT 1 FROM actions a WHERE a.row_key = i.row_key) AS any_done
-FROM impressions i
-WHERE i.seen AND i.arm IN ('canary', 'baseline') AND i.ts >= to_timestamp({start}) AND i.ts <= to_timestamp({end})
+WITH shown AS (
+  SELECT * FROM impressions
+  WHERE seen AND arm IN ('canary', 'baseline') AND ts >= to_timestamp({start}) AND ts <= to_timestamp({end})
+  QUALIFY row_number() OVER (PARTITION BY row_key ORDER BY ts) = 1
+), acted AS (
+  SELECT i.row_key, {gain} AS gain, count(*) AS acts
+  FROM shown i JOIN (SELECT DISTINCT row_key, action, ts, value FROM actions) a USING (row_key)
+  WHERE a.ts <= i.ts + to_seconds({window})
+  GROUP BY i.row_key
+)
+SELECT i.arm, i.user_id, i.{predicted} AS p, coalesce(a.gain, 0) AS y,
+       CASE WHEN a.acts > 0 OR i.slice = 'random' OR i.negative_keep_rate IS NULL THEN 1.0
+            ELSE 1.0 / i.negative_keep_rate END AS weight
+FROM shown i LEFT JOIN acted a USING (row_key)
 """
-_USERS = """
-SELECT arm, user_id, sum(gain) AS y, sum(weight) AS n, sum(weight * p) AS p FROM (
-  SELECT *, CASE WHEN any_done OR random OR kept IS NULL THEN 1.0 ELSE 1.0 / kept END AS weight FROM ({seen})
-) GROUP BY arm, user_id
-"""
+_USERS = "SELECT arm, user_id, sum(y) AS y, sum(weight) AS n, sum(weight * p) AS p FROM ({seen}) GROUP BY arm, user_id"
+_DONE = "max(CASE WHEN a.action = {head} THEN 1 ELSE 0 END)"
+_SUM = "sum(CASE WHEN a.action = {head} THEN greatest(a.value, 0) ELSE 0 END)"
 
 
 def logged(
@@ -57,19 +65,19 @@ def logged(
         with duckdb.connect() as db:
             for table in _TABLES:
                 db.register(table, snapshot.dataset(lake, table))
-            return _filled(db, arms, metrics, state.step_s, now_s - window_s)
+            return _filled(db, arms, metrics, {"start": state.step_s, "end": now_s - window_s, "window": window_s})
 
     return look
 
 
 def _filled(
-    db: "duckdb.DuckDBPyConnection", arms: dict[str, ArmSeen], metrics: tuple[str, ...], start: float, end: float
+    db: "duckdb.DuckDBPyConnection", arms: dict[str, ArmSeen], metrics: tuple[str, ...], span: dict[str, float]
 ) -> dict[str, ArmSeen]:
     found = dict(arms)
     for metric in metrics:
         head = metric.removesuffix(_VALUE)
-        gain = "sum(greatest(a.value, 0))" if metric != head else "max(1)"
-        seen = _SEEN.format(predicted=quoted(f"p_{head}"), head=literal(head), gain=gain, start=start, end=end)
+        gain = (_DONE if metric == head else _SUM).format(head=literal(head))
+        seen = _SEEN.format(predicted=quoted(f"p_{head}"), gain=gain, **span)
         rows = db.execute(_USERS.format(seen=seen)).fetchnumpy()
         for arm in arms:
             mine = np.asarray(rows["arm"] == arm, bool)

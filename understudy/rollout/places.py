@@ -31,8 +31,8 @@ def judged_metrics(config: Config) -> tuple[str, ...]:
 @contextlib.contextmanager
 def local_driver(
     lake: Lake, config: Config, port: int, say: Callable[[str], None], more: tuple[str, ...] = ()
-) -> Iterator[Driver]:
-    """A driver of server processes behind a router, which end with it.
+) -> Iterator[tuple[Driver, str]]:
+    """A driver of server processes behind a router, which end with it; and the router's URL.
 
     Args:
         port: of the router. more: arguments of every server.
@@ -42,7 +42,7 @@ def local_driver(
     source = LocalSource(servers, logged(lake, config, (*judged, *config.rollout.harmful)))
     with contextlib.closing(servers), routing(Path(lake.path(ROUTE)), port) as url:
         say(f"router: {url}")
-        yield Driver(lake, Rollouts(lake), config.rollout, judged, servers, source, say)
+        yield Driver(lake, Rollouts(lake), config.rollout, judged, servers, source, say), url
 
 
 def cluster_driver(lake: Lake, record: "ClusterRollouts", config: Config, say: Callable[[str], None]) -> Driver:

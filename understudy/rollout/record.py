@@ -80,7 +80,7 @@ class Rollouts:
     lake: Lake
 
     def ids(self) -> list[str]:
-        return self.lake.names(_FOLDER)
+        return [name for name in self.lake.names(_FOLDER) if not name.endswith(".json")]  # the route lies there too
 
     def last(self) -> State | None:
         ids = self.ids()

@@ -23,11 +23,11 @@ from starlette.routing import Route
 
 from understudy.errors import BadInput
 from understudy.experiments import Arms
-from understudy.experiments.header import BUCKET, bucket_of
+from understudy.experiments.header import BUCKET, NOW, bucket_of
 
 __all__ = ["router", "routing"]
 
-_FORWARDED = ("authorization", "content-type", "x-request-id", BUCKET)
+_FORWARDED = ("authorization", "content-type", "x-request-id", BUCKET, NOW)
 _MOST_BYTES = 1 << 20
 
 

@@ -27,7 +27,7 @@ def stage(lake: Lake, config: Config, digest: str, say: Callable[[str], None]) -
         state = _begun(lake, record, digest)
         say(f"rollout {state.id}: {digest[:12]} is on stage")
         if rollout.wait and not (state.ended and state.told):
-            with local_driver(lake, config, rollout.port, say) as driver:
+            with local_driver(lake, config, rollout.port, say) as (driver, _):
                 state = driver.drive(state.id)
         return state, _last(record, state)
     from understudy.rollout.cluster.api import connect

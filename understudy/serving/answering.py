@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from understudy.errors import first_line
-from understudy.experiments.header import BUCKET, bucket_of
+from understudy.experiments.header import BUCKET, NOW, bucket_of, now_of
 from understudy.http_requests import Refusal, as_json, body_of, check_token, refused
 from understudy.section import duration_s
 from understudy.serving import protocol
@@ -55,6 +55,7 @@ class Answering:
     on_stage: tuple[Stage, Kept]  # exchanged as one
     reporter: Reporter | None = None
     arm: str | None = None
+    is_replay = False  # a request may say its time
 
     def __init__(
         self, following: Following, metrics: Metrics, token: str, clock: Callable[[], float], log_requests: bool
@@ -86,7 +87,7 @@ class Answering:
             body = await body_of(request, self.config.max_body_kb << 10, _BODY_S, "send fewer candidates")
             if (bucket := _bucket(request)) is not None:
                 note["bucket"] = bucket
-            found: Answer = await answer(body, note)
+            found: Answer = await answer(body, note, self._now_s(request))
             response = as_json(found.body)
         except Refusal as error:
             note["reason"] = str(error)
@@ -102,27 +103,35 @@ class Answering:
             say("request", route=route, status=response.status_code, ms=round(took * 1000, 3), **note)
         return response
 
-    async def _ranked(self, body: bytes, note: dict[str, Any]) -> Answer:
+    async def _ranked(self, body: bytes, note: dict[str, Any], now_s: float) -> Answer:
         asked = _decoded(_RANK, body)
-        return await self._in_turn(asked, note, lambda *found: _ranking(asked, note["request_id"], *found))
+        return await self._in_turn(asked, note, now_s, lambda *found: _ranking(asked, note["request_id"], *found))
 
-    async def _inferred(self, body: bytes, note: dict[str, Any]) -> Answer:
+    async def _inferred(self, body: bytes, note: dict[str, Any], now_s: float) -> Answer:
         tensors = _decoded(_INFER, body)
         try:
             asked = protocol.of_tensors(tensors)
         except protocol.Invalid as error:
             raise Refusal(400, str(error)) from error
-        return await self._in_turn(asked, note, lambda *found: _tensors(tensors, note["request_id"], *found))
+        return await self._in_turn(asked, note, now_s, lambda *found: _tensors(tensors, note["request_id"], *found))
+
+    def _now_s(self, request: Request) -> float:
+        """The server's time; in a replay, the time that the request says."""
+        given = request.headers.get(NOW) if self.is_replay else None
+        try:
+            return self.clock() if given is None else now_of(given)
+        except ValueError as error:
+            raise Refusal(400, str(error)) from error
 
     async def _in_turn(
-        self, asked: protocol.RankRequest, note: dict[str, Any], answer: Callable[..., Answer]
+        self, asked: protocol.RankRequest, note: dict[str, Any], now_s: float, answer: Callable[..., Answer]
     ) -> Answer:
         came = time.perf_counter()  # whole; how long a client takes to send is not the server's
         if asked.request_id is not None and not _REQUEST_ID.fullmatch(asked.request_id):
             raise Refusal(400, "request_id: expected 1 to 200 printable ASCII characters, found others")
         note["request_id"] = request_id = asked.request_id or note["request_id"]
         _check_slate(asked, self.config.max_candidates)
-        now_us, surface = int(self.clock() * 1e6), asked.context.surface
+        now_us, surface = int(now_s * 1e6), asked.context.surface
 
         def work() -> Answer:
             (stage, store), candidates = self.on_stage, asked.candidates

@@ -46,6 +46,7 @@ class Options:
         log_requests: a line for each request, not only for those that failed.
         arm: of a rollout, that served slates are told to be of.
         drain_s: on SIGTERM, how long requests are still taken while the server says that it is not ready.
+        replay: a request may say what time it is, in the header ``x-understudy-now``.
         clock: seconds since 1970.
     """
 
@@ -56,6 +57,7 @@ class Options:
     log_requests: bool = True
     arm: str | None = None
     drain_s: float = 0.0
+    replay: bool = False
     clock: Callable[[], float] = time.time
 
 
@@ -82,7 +84,7 @@ class _Server:
         self.following, self.options = following, options
         self.metrics = Metrics()
         self.answering = Answering(following, self.metrics, options.token, options.clock, options.log_requests)
-        self.answering.arm = options.arm
+        self.answering.arm, self.answering.is_replay = options.arm, options.replay
         # Threads that ONNX Runtime starts there would give way too.
         self.give_way = _give_way if following.threads == 1 else None
         self.is_ready = False

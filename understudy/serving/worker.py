@@ -40,6 +40,7 @@ class Settings(Struct):
     arm: str | None
     drain_s: float
     log_requests: bool
+    replay: bool
 
 
 def application() -> Any:
@@ -57,6 +58,7 @@ def application() -> Any:
         log_requests=settings.log_requests,
         arm=settings.arm,
         drain_s=settings.drain_s,
+        replay=settings.replay,
     )
     # The event loop takes its turn from the ranking thread sooner; what lives now lives to the end.
     sys.setswitchinterval(0.001)

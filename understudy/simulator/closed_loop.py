@@ -112,8 +112,8 @@ class _Loop:
 
 def run_weeks(
     config: Config, lake: Lake, settings: Settings, retrain: Retrain, say: Say, done: Callable[[Week], None]
-) -> list[Week]:
-    """Run the weeks; each is handed to ``done`` when it ends.
+) -> tuple[list[Week], Days]:
+    """Run the weeks; each is handed to ``done`` when it ends. The feed can go on after them.
 
     Begun again on the same lake, it finds the days and the releases that are there.
 
@@ -137,4 +137,4 @@ def run_weeks(
         say(f"week {number}: release {release[:12]} ranks")
         weeks.append(loop.week(number, ranked_by(refreshed, live, world), release, models, say))
         done(weeks[-1])
-    return weeks
+    return weeks, loop.days

@@ -139,8 +139,8 @@ class _Frame:
             "slice": pa.array(np.where(self.random[at], "random", "policy").tolist(), pa.string()),
             "propensity": pa.array(np.full(len(at), 1 / candidates), mask=~self.random[at]),
             "bucket": pa.array(self.buckets[request], pa.int32()),
-            "arm": pa.nulls(len(at), pa.string()),
-            "release": pa.array([release] * len(at), pa.string()),
+            "arm": pa.array(self.outcomes.arms[request].tolist(), pa.string()),
+            "release": pa.array([one or release for one in self.outcomes.releases[request]], pa.string()),
             "negative_keep_rate": rate[at],
         }
         for head in heads:

@@ -33,6 +33,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
+Texts = npt.NDArray[np.object_]
 
 UTILITY = {"click": 1.0, "hide": -4.0, "save": 4.0}  # what an action is worth to the feed
 LOOKS = 0.92  # chance to look at the next slot
@@ -79,10 +80,13 @@ class Scores:
     Args:
         utility: (R, N); the highest is shown first.
         probabilities: (R, N, A) as predicted; None: the ranker predicts none.
+        arms, releases: (R,) texts of who ranked each request; None: nobody asks.
     """
 
     utility: Floats
     probabilities: Floats | None = None
+    arms: Texts | None = None
+    releases: Texts | None = None
 
 
 Ranker = Callable[[Requests], Scores]
@@ -99,6 +103,7 @@ class Outcomes:
             leaves a few seconds.
         true: (R, K, A) probabilities at the shown position.
         predicted: (R, K, A); NaN where the ranker predicts none.
+        arms, releases: (R,) texts of who ranked; None where nobody asks.
     """
 
     items: Integers
@@ -109,6 +114,8 @@ class Outcomes:
     dwell_s: Floats
     true: Floats
     predicted: Floats
+    arms: Texts
+    releases: Texts
 
     def take(self, at: npt.NDArray[np.int64]) -> "Outcomes":
         """The outcomes of the requests at the given places."""
@@ -179,7 +186,8 @@ def respond(state: State, config: World, requests: Requests, scores: Scores, ran
         predicted = np.full(true.shape, np.nan)
     else:
         predicted = np.take_along_axis(scores.probabilities, places[..., None], axis=1)
-    return Outcomes(items, random, seen, done, delay_s, dwell_s, true, predicted)
+    arms, releases = (np.full(count, None) if one is None else one for one in (scores.arms, scores.releases))
+    return Outcomes(items, random, seen, done, delay_s, dwell_s, true, predicted, arms, releases)
 
 
 def moment(requests: Requests) -> int:
