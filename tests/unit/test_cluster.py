@@ -297,9 +297,24 @@ def test_a_rollout_is_begun_by_an_annotation_and_driven_to_its_end(stage: Stage)
     last = stage.record.last()
     assert last is not None
     assert last.candidate == stage.candidate
-    operator.look()
+    for _ in range(30):
+        operator.look()
     assert aliases(stage.lake)["production"] == stage.candidate
     assert stage.record.last().phase == "promoted"  # type: ignore[union-attr]
+
+
+def test_a_holdout_without_pods_blocks_nothing(stage: Stage) -> None:
+    operator = stage.operator()
+    operator.look()
+    stage.cluster.stuck |= {"understudy-previous", "understudy-month"}
+    stage.annotate(start="candidate")
+    for _ in range(30):
+        operator.look()
+    assert stage.record.last().phase == "promoted"  # type: ignore[union-attr]
+    assert "canary" not in stage.routed()
+    stage.annotate(word="rollback")
+    operator.look()
+    assert aliases(stage.lake)["production"] == stage.release_of("stable") == stage.stable
 
 
 def test_what_can_t_begin_is_said_and_forgotten(stage: Stage) -> None:

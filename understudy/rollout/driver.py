@@ -4,6 +4,7 @@ It holds nothing that it could not find again: killed at any moment and started 
 second driver loses the race for each entry without harm.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from understudy.section import duration_s
 __all__ = ["WORDS", "Driver", "Source", "Target"]
 
 WORDS = {"pause": judge.pause, "resume": judge.resume, "promote": judge.promote, "abort": judge.abort}
+_SETTLE_S = 900.0
 _GLANCE_S = 2.0  # between two looks at whether a person has decided
 
 
@@ -68,12 +70,17 @@ class Driver:
     sleep: Callable[[float], None] = time.sleep
 
     def drive(self, rollout_id: str) -> State:
-        """Drive a rollout to its end; the state in which it ended."""
+        """Drive a rollout to its end; the state in which it ended.
+
+        Servers that do not settle after it are not waited for longer than a quarter of an hour.
+        """
+        ended_s = math.inf
         while True:
             settled = False
             try:
                 state, settled = self.tick(rollout_id)
-                if state.ended and settled:
+                ended_s = min(ended_s, self.clock()) if state.ended else math.inf
+                if state.ended and (settled or self.clock() - ended_s > _SETTLE_S):
                     return state
             except Later as error:
                 self.say(f"later: {first_line(error)}")

@@ -4,6 +4,7 @@ A kept impression stands for ``1 / inclusion probability`` of them; both arms ha
 often it was done per seen item; or a head's ``.value``, the sum of its actions' values per seen item, such as dwell.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import duckdb
 import numpy as np
 
 from understudy.config import Config
-from understudy.errors import BadInput
+from understudy.errors import BadInput, first_line
 from understudy.experiments import Outcomes
 from understudy.lake import Lake
 from understudy.logs.sources import literal, quoted
@@ -62,10 +63,15 @@ def logged(
             return arms
         if not all(snapshot.tables.get(table) for table in _TABLES):
             return arms  # nothing was logged yet
-        with duckdb.connect() as db:
-            for table in _TABLES:
-                db.register(table, snapshot.dataset(lake, table))
-            return _filled(db, arms, metrics, {"start": state.step_s, "end": now_s - window_s, "window": window_s})
+        span = {"start": state.step_s, "end": now_s - window_s, "window": window_s}
+        try:
+            with duckdb.connect() as db:
+                for table in _TABLES:
+                    db.register(table, snapshot.dataset(lake, table))
+                return _filled(db, arms, metrics, span)
+        except (duckdb.Error, OSError, BadInput) as error:  # no data, as from a server that does not answer
+            print(f"what people did: expected to read it, found: {first_line(error)}", file=sys.stderr, flush=True)
+            return arms
 
     return look
 

@@ -46,10 +46,12 @@ class Operator:
             sleep(_LOOK_S)
 
     def look(self) -> None:
-        """Once: drive the rollout that is on to its end, or keep what is between rollouts."""
+        """Once: a tick of the rollout that is on, and the wait for the next; or keep what is between rollouts."""
         last = self.record.last()
         if last is not None and not (last.ended and last.told):
-            self.driver.drive(last.id)
+            state, settled = self.driver.tick(last.id)
+            if not state.ended:
+                self.driver.wait(last.id, settled)
             return
         asked = self.record.asked_to_start()
         if asked is not None:

@@ -47,7 +47,7 @@ class ClusterRollouts:
         if last is not None:
             refuse_if_on(last)
             self._keep(last.id, int(old["number"]), _entries(old))
-        data = {"number": "1", "state": _text(state), "history": json.dumps([entry_of(state, (text,))])}
+        data = {"number": "1", "history": json.dumps([entry_of(state, (text,))]), **_told(state, (text,))}
         self._write(found, data, without=(WORD, START), moved=state.id)
 
     def load(self, rollout_id: str) -> tuple[int, State]:
@@ -67,7 +67,7 @@ class ClusterRollouts:
         if not is_news(before, decision) and not (asked and decision.sentences):
             return number
         entries = [*_entries(data), entry_of(decision.state, decision.sentences)]
-        changed = {"number": str(number + 1), "state": _text(decision.state)}
+        changed = {"number": str(number + 1), **_told(decision.state, decision.sentences)}
         changed["history"] = json.dumps(entries[-_MOST_ENTRIES:], ensure_ascii=False)
         without = (WORD,) if asked and decision.sentences else ()
         self._write(found, {**data, **changed}, without=without, moved=before.id)
@@ -175,5 +175,7 @@ def _damaged() -> BadInput:
     )
 
 
-def _text(state: State) -> str:
-    return json.dumps(state.to_json(), sort_keys=True)
+def _told(state: State, said: tuple[str, ...]) -> dict[str, str]:
+    """The state for the next driver, and what people read with `kubectl get`."""
+    told = {"state": json.dumps(state.to_json(), sort_keys=True), "rollout": state.id, "phase": state.phase}
+    return told | {"step": str(state.step + 1)} | ({"said": said[-1]} if said else {})

@@ -47,7 +47,7 @@ class ClusterServers:
     api: Api
 
     def apply(self, arms: Arms, releases: dict[str, str]) -> bool:
-        """New servers first, then the route, then the end of servers that the route has left.
+        """The route leaves what is no longer wanted; then come new servers, their route, and the end of those it left.
 
         A bucket moves to an arm when all its pods are ready. A candidate that became everybody's keeps its buckets
         until ``stable`` has rolled out the same release.
@@ -66,15 +66,16 @@ class ClusterServers:
         if not settled and release_of(deployed["canary"]) == releases["stable"] and routed.get("canary"):
             wanted.setdefault("canary", routed["canary"])
             releases = {**releases, "canary": releases["stable"]}
-        ready, buckets = settled, {}
+        buckets = {arm: tuple(one for one in its if one in wanted.get(arm, ())) for arm, its in routed.items()}
+        self._route(buckets, routed)
+        self._stable(stable, releases["stable"], capacity, 100 - sum(map(len, buckets.values())))
+        ready, routed = settled, _some(buckets)
         for arm, its in wanted.items():
             content = deployment(stable, arm, releases[arm], capacity, len(its))
-            now = self.api.apply("Deployment", name_of(arm), content)
-            up = is_ready(now)
+            up = is_ready(self.api.apply("Deployment", name_of(arm), content))
             ready = ready and up
-            buckets[arm] = its if up else tuple(one for one in routed.get(arm, ()) if one in its)
-        self._stable(stable, releases["stable"], capacity, 100 - sum(map(len, buckets.values())))
-        self._route({arm: its for arm, its in buckets.items() if its}, routed)
+            buckets[arm] = its if up else buckets.get(arm, ())
+        self._route(buckets, routed)
         for arm in ARMS:
             if arm not in wanted and _is_ours(deployed[arm]):
                 self.api.delete("Deployment", name_of(arm))
@@ -90,6 +91,7 @@ class ClusterServers:
             self.api.apply("Deployment", name_of("stable"), released(stable, release))
 
     def _route(self, buckets: dict[str, tuple[int, ...]], routed: dict[str, tuple[int, ...]]) -> None:
+        buckets = _some(buckets)
         if buckets == routed:
             return
         if not buckets:
@@ -208,6 +210,10 @@ def _routed(found: Json | None) -> dict[str, tuple[int, ...]]:
             values = [head["value"] for match in rule.get("matches") or [] for head in match.get("headers") or []]
             arms.setdefault(arm, []).extend(int(value) for value in values if str(value).isdigit())
     return {arm: tuple(sorted(its)) for arm, its in arms.items()}
+
+
+def _some(buckets: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {arm: its for arm, its in buckets.items() if its}
 
 
 def _wanted(arms: Arms, releases: dict[str, str], folded: bool) -> dict[str, tuple[int, ...]]:
