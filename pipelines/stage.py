@@ -71,7 +71,7 @@ def _play(config: Config, lake: Lake, days: Days, candidate: str, say: Say) -> S
         days.next(days.popularity)  # a rollout that has ended took place then
     with local_driver(lake, config, 0, say, ("--replay",)) as (driver, url), Stage(days, driver, url, token) as stage:
         driver.clock = lambda: stage.now_s
-        state = state or begin(lake, driver.record, candidate, stage.now_s)
+        state = state or begin(lake, driver.record, driver.config, candidate, stage.now_s)
         say(f"rollout {state.id}: {candidate[:12]} is on stage against {state.stable[:12]}")
         return stage.play(state.id, int(most_days))
 

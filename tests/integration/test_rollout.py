@@ -235,26 +235,26 @@ def test_a_run_puts_its_release_on_stage_and_a_second_call_finds_the_end(
     assert len(Rollouts(opened).ids()) == 1
     assert candidate in quarantined(opened)
     with pytest.raises(BadInput, match="expected a healthy release, found one in quarantine"):
-        begin(opened, Rollouts(opened), candidate, time.time())
+        begin(opened, Rollouts(opened), CONFIG, candidate, time.time())
 
 
 def test_holdouts_keep_their_releases_and_the_month_s_is_drawn_anew(lake: Path) -> None:
     opened, record = Lake.open(str(lake)), Rollouts(Lake.open(str(lake)))
     first, second = production(lake), aliases(opened)["previous"]
     days = 86_400.0
-    one = begin(opened, record, another_release(lake, serving=WISHES), 0.0)
+    one = begin(opened, record, CONFIG, another_release(lake, serving=WISHES), 0.0)
     assert (one.previous, one.month, one.month_s) == (second, first, 0.0)
     number, before = record.load(one.id)
     record.advance(number, before, judge.promote(before, "ada"))
     end(opened, record, record.load(one.id)[1])
     other = {**WISHES, "utility": {"click": 3.0}}
-    two = begin(opened, record, another_release(lake, serving=other), 27 * days)
+    two = begin(opened, record, CONFIG, another_release(lake, serving=other), 27 * days)
     assert (two.stable, two.previous, two.month, two.month_s) == (one.candidate, first, first, 0.0)
     number, before = record.load(two.id)
     record.advance(number, before, judge.abort(before, "bob"))
     end(opened, record, record.load(two.id)[1])
     other = {**WISHES, "utility": {"click": 4.0}}
-    three = begin(opened, record, another_release(lake, serving=other), 28 * days)
+    three = begin(opened, record, CONFIG, another_release(lake, serving=other), 28 * days)
     assert (three.month, three.month_s) == (one.candidate, 28 * days)
     assert arms_of(one, CONFIG).buckets["previous"] == arms_of(three, CONFIG).buckets["previous"]
     assert arms_of(one, CONFIG).buckets["month"] != arms_of(three, CONFIG).buckets["month"]
@@ -270,7 +270,7 @@ def test_commands_show_where_a_rollout_stands(lake: Path, capsys: pytest.Capture
         return capsys.readouterr().out
 
     opened = Lake.open(str(lake))
-    state = begin(opened, Rollouts(opened), another_release(lake, serving=WISHES), time.time())
+    state = begin(opened, Rollouts(opened), CONFIG, another_release(lake, serving=WISHES), time.time())
     assert state.id in said("status")
     assert json.loads(said("status", "--json"))["releases"]["canary"] == state.candidate
     said("pause")

@@ -37,6 +37,7 @@ class Cluster(KubernetesEmulator):
         self.owned: dict[tuple[Any, str], Json] = {}
         self.calls: list[tuple[str, str, str]] = []
         self.stuck: set[str] = set()  # Deployments whose pods do not become ready
+        self.refused: set[str] = set()  # kinds whose changes a webhook refuses
         self.fault: Callable[[int], int | str | None] = lambda _: None
 
     def put(self, plural: str, value: Json) -> None:
@@ -83,6 +84,8 @@ class Cluster(KubernetesEmulator):
         old = self.find(plural, name)
         body = copy.deepcopy(request.data) or {}
         kind = request.headers.get("Content-Type", "")
+        if plural in self.refused:
+            return _status(403, f'{plural} "{name}" is forbidden: by a webhook')
         if method == "POST":
             if old is not None:
                 return _status(409, f'{plural} "{name}" already exists')
@@ -91,6 +94,9 @@ class Cluster(KubernetesEmulator):
             assert request.params.get("fieldManager"), "the API wants a field manager"
             assert (body["apiVersion"], body["kind"], body["metadata"]["name"]) == (*_type_of(plural), name)
             manager = request.params["fieldManager"]
+            given = body["metadata"].pop("resourceVersion", None)
+            if given and given != (old or {}).get("metadata", {}).get("resourceVersion"):
+                return _status(409, f'Operation cannot be fulfilled on {plural} "{name}": the object has been modified')
             new = _merged(old or {}, _without(self.owned.get((key, manager), {}), body), body)
             self.owned[(key, manager)] = body
         elif old is None:

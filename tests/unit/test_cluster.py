@@ -1,5 +1,6 @@
 """The driver on Kubernetes: what it makes of the cluster, step by step, and through every fault."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -15,19 +16,20 @@ from plain_releases import produce, release
 from test_judge import arm
 
 from understudy.errors import BadInput
+from understudy.experiments import ramp
 from understudy.experiments.header import BUCKET
 from understudy.lake import Lake
 from understudy.releases import aliases
 from understudy.releases.quarantine import marks
 from understudy.rollout.beginning import begin
-from understudy.rollout.cluster.api import Api, Unreachable
+from understudy.rollout.cluster.api import Api, Conflict, Unreachable
 from understudy.rollout.cluster.operator import Operator
 from understudy.rollout.cluster.record import NAME, START, WORD, ClusterRollouts
-from understudy.rollout.cluster.servers import ClusterServers
+from understudy.rollout.cluster.servers import ClusterServers, route
 from understudy.rollout.config import Rollout
 from understudy.rollout.driver import Driver
 from understudy.rollout.record import Moved, Rollouts
-from understudy.rollout.state import Seen, State
+from understudy.rollout.state import Decision, Seen, State, arms_of, releases_of
 
 CONFIG = Rollout(steps=(1, 20, 45), tick="30m", look="1h", bake="1h", min_users=10)
 DAY_S = 86_400.0
@@ -79,7 +81,7 @@ class Stage:
 
     def begin(self) -> State:
         self.operator().look()  # stable gets its release
-        return begin(self.lake, self.record, "candidate", self.feed.now_s)
+        return begin(self.lake, self.record, CONFIG, "candidate", self.feed.now_s)
 
     def hours(self, count: int, state: State) -> State:
         for _ in range(count):
@@ -218,7 +220,7 @@ def test_everybody_stays_with_the_canary_until_stable_has_rolled_out(stage: Stag
     assert (state.phase, settled) == ("promoted", False)
     stage.operator()._keep(state)
     assert stage.release_of("canary") == stage.candidate
-    assert len(stage.routed()["canary"]) == 96
+    assert len(stage.routed()["canary"]) == 45
     stable = stage.cluster.find("deployments", "understudy-stable")
     assert stable is not None
     assert stable["spec"]["replicas"] >= 10
@@ -387,7 +389,7 @@ def test_of_two_drivers_one_is_first(stage: Stage) -> None:
     with pytest.raises(Moved):
         stage.record.advance(number, before, judge.abort(before, "bob"))
     with pytest.raises(BadInput, match="expected it to have ended, found it paused"):
-        begin(stage.lake, stage.record, "candidate", stage.feed.now_s)
+        begin(stage.lake, stage.record, CONFIG, "candidate", stage.feed.now_s)
 
 
 def test_an_annotation_between_reading_and_writing_is_a_conflict_that_is_seen(stage: Stage) -> None:
@@ -414,7 +416,7 @@ def test_an_annotation_between_reading_and_writing_is_a_conflict_that_is_seen(st
     ("kind", "name", "expected"),
     [
         ("deployments", "understudy-stable", "Deployment understudy-stable in namespace recs: expected it, found none"),
-        ("httproutes", "understudy", "HTTPRoute understudy in namespace recs: expected the route to stable"),
+        ("httproutes", "understudy", "HTTPRoute understudy in namespace recs: expected it, found none"),
     ],
 )
 def test_what_the_manifests_make_is_missed_by_name(stage: Stage, kind: str, name: str, expected: str) -> None:
@@ -534,23 +536,226 @@ def test_whatever_the_network_does_the_end_is_all_new(tmp_path_factory: pytest.T
         assert story(stage)[3] == "candidate"
 
 
-def test_the_route_keeps_to_the_gateways_limits_and_matches_the_bucket_header(stage: Stage) -> None:
-    state = stage.hours(2, stage.begin())
-    stage.cluster.stuck.add("understudy-stable")
-    stage.annotate(word="promote")
-    stage.driver().tick(state.id)
-    found = stage.cluster.find("httproutes", "understudy-arms")
-    assert found is not None
-    assert found["spec"]["parentRefs"] == [{"name": "understudy"}]
-    assert found["spec"]["hostnames"] == ["rank.example"]
-    heads = [one for rule in found["spec"]["rules"] for match in rule["matches"] for one in match["headers"]]
+def test_the_route_keeps_to_the_gateways_limits_and_matches_the_bucket_header() -> None:
+    base = base_route()
+    base["metadata"]["uid"] = "u"
+    made = route(base, ramp("r", 100, 2).buckets)["spec"]
+    assert made["parentRefs"] == [{"name": "understudy"}]
+    assert made["hostnames"] == ["rank.example"]
+    heads = [one for rule in made["rules"] for match in rule["matches"] for one in match["headers"]]
     assert {(one["type"], one["name"]) for one in heads} == {("Exact", BUCKET)}
-    values = [one["value"] for one in heads]
-    assert len(values) == len(set(values)) == 100  # stable is on its way to the candidate, and bears nobody
-    assert all(len(rule["matches"]) <= 64 for rule in found["spec"]["rules"])
+    assert sorted(int(one["value"]) for one in heads) == list(range(100))
+    assert all(len(rule["matches"]) <= 64 for rule in made["rules"])
+    assert len(made["rules"]) <= 16
 
 
 def test_a_changed_state_is_told(stage: Stage) -> None:
     stage.api.merge("ConfigMap", NAME, {"data": {"state": "{}", "number": "x"}})
     with pytest.raises(BadInput, match="ConfigMap understudy-rollout: expected number, state and history"):
         stage.record.last()
+
+
+def replicas(stage: Stage, arm: str = "stable") -> int:
+    found = stage.cluster.find("deployments", f"understudy-{arm}")
+    assert found is not None
+    return int(found["spec"]["replicas"])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10])
+def test_pods_are_as_many_as_before_however_often_it_looks(stage: Stage, count: int) -> None:
+    found = stage.cluster.find("deployments", "understudy-stable")
+    assert found is not None
+    found["spec"]["replicas"] = count
+    stage.cluster.put("deployments", found)
+    state = stage.begin()
+    seen = []
+    for _ in range(3):
+        state = stage.hours(1, state)
+        for _ in range(4):
+            stage.driver().target.apply(*wanted(state))
+        seen.append((replicas(stage), replicas(stage, "canary") if not state.ended else 0))
+    assert seen[0][0] == seen[1][0] == count
+    assert seen[1][1] <= count * 0.45 + 2
+    for _ in range(12):
+        stage.operator().look()
+    assert replicas(stage) <= count + 1
+
+
+def wanted(state: State) -> tuple[Any, Any]:
+    return arms_of(state, CONFIG), releases_of(state)
+
+
+def test_an_abort_restores_the_route_though_deployments_can_t_be_changed(stage: Stage) -> None:
+    state = stage.hours(2, stage.begin())
+    stage.cluster.refused = {"deployments"}
+    stage.annotate(word="abort")
+    stage.operator().look()
+    assert set(stage.routed()) <= {"previous", "month"}
+    last = stage.record.last()
+    assert last is not None
+    assert (last.phase, last.told) == ("rejected", True)
+    assert stage.candidate in marks(stage.lake)
+    assert state.id == last.id
+
+
+def test_a_word_that_comes_while_it_looks_is_not_lost(stage: Stage) -> None:
+    state = stage.hours(1, stage.begin())
+    look = stage.feed.see
+
+    def slow(state: State, now_s: float) -> Seen:
+        stage.annotate(word="abort")
+        return look(state, now_s)
+
+    stage.feed.see = slow  # type: ignore[method-assign]
+    state = stage.hours(1, state)
+    assert stage.record.word() == "abort"
+    assert state.phase == "running"
+    state, _ = stage.driver().tick(state.id)
+    assert state.phase == "rejected"
+
+
+@pytest.mark.parametrize("status", [500, "after"])
+def test_a_rollback_is_done_once(stage: Stage, status: int | str) -> None:
+    operator = stage.operator()
+    operator.look()
+    before = aliases(stage.lake)
+    for place in range(60):
+        if stage.record.word() is None:
+            stage.annotate(word="rollback")
+        first = len(stage.cluster.calls)
+        stage.cluster.fault = lambda number: status if number == first + place % 6 else None  # noqa: B023
+        with contextlib.suppress(Unreachable, Moved):
+            operator.look()
+        stage.cluster.fault = lambda _: None
+        if aliases(stage.lake) != before:
+            break
+    after = aliases(stage.lake)
+    assert after["production"] == before["previous"]
+    operator.look()
+    operator.look()
+    assert aliases(stage.lake) == after
+
+
+def test_nothing_to_roll_back_to_is_said(stage: Stage) -> None:
+    from understudy.releases import move
+
+    stage.operator().look()
+    move(stage.lake, {"previous": None}, "test", expected={})
+    stage.annotate(word="rollback")
+    stage.operator().look()
+    assert stage.record.word() is None
+    assert stage.record.said().startswith("not rolled back: ")
+
+
+def test_a_candidate_in_quarantine_is_taken_back(stage: Stage) -> None:
+    from understudy.releases.lifecycle import put_in_quarantine
+
+    state = stage.hours(2, stage.begin())
+    put_in_quarantine(stage.lake, stage.candidate, "data")
+    state = stage.hours(1, state)
+    assert state.phase == "rejected"
+    assert stage.release_of("stable") == stage.stable
+
+
+def test_an_arm_without_a_ready_pod_bears_nobody(stage: Stage) -> None:
+    state = stage.hours(2, stage.begin())
+    assert len(stage.routed()["canary"]) == 45
+    found = stage.cluster.find("deployments", "understudy-canary")
+    assert found is not None
+    stage.cluster.stuck.add("understudy-canary")
+    found["status"] = {"observedGeneration": found["metadata"]["generation"], "replicas": 5, "updatedReplicas": 5}
+    stage.cluster.put("deployments", found)
+    stage.annotate(word="pause")
+    stage.driver().tick(state.id)
+    assert "canary" not in stage.routed()
+
+
+def test_the_arms_route_is_made_of_the_base_route_s_rule_and_follows_it(stage: Stage) -> None:
+    state = stage.hours(1, stage.begin())
+    base = base_route()
+    base["spec"]["hostnames"] = ["other.example"]
+    base["spec"]["rules"][0]["matches"] = [{"path": {"type": "PathPrefix", "value": "/v1"}}]
+    base["spec"]["rules"][0]["timeouts"] = {"request": "1s"}
+    stage.cluster.put("httproutes", {**base, "metadata": {**base["metadata"], "uid": "u"}})
+    stage.driver().tick(state.id)
+    found = stage.cluster.find("httproutes", "understudy-arms")
+    assert found is not None
+    assert found["spec"]["hostnames"] == ["other.example"]
+    for rule in found["spec"]["rules"]:
+        assert rule["timeouts"] == {"request": "1s"}
+        assert all(match["path"]["value"] == "/v1" for match in rule["matches"])
+    base["spec"]["rules"] *= 2
+    stage.cluster.put("httproutes", {**base, "metadata": {**base["metadata"], "uid": "u"}})
+    with pytest.raises(BadInput, match="HTTPRoute understudy: expected one rule with one match and one backend"):
+        stage.driver().tick(state.id)
+
+
+@pytest.mark.parametrize("kind", ["deployments", "httproutes"])
+def test_another_s_object_of_that_name_is_refused(stage: Stage, kind: str) -> None:
+    name = {"deployments": "understudy-canary", "httproutes": "understudy-arms"}[kind]
+    other = {"deployments": stable_deployment, "httproutes": base_route}[kind]()
+    other["metadata"] = {"name": name, "labels": {"app": "theirs"}}
+    stage.cluster.put(kind, other)
+    state = begin(stage.lake, stage.record, CONFIG, "candidate", stage.feed.now_s)
+    with pytest.raises(BadInput, match=f"{name}: expected one that the rollout driver made, found another's"):
+        stage.driver().tick(state.id)
+    assert stage.cluster.find(kind, name)["metadata"]["labels"] == {"app": "theirs"}  # type: ignore[index]
+
+
+def test_a_late_write_of_the_route_is_refused(stage: Stage) -> None:
+    state = stage.hours(2, stage.begin())
+    late = stage.driver()
+    apply = stage.api.apply
+
+    def slow(kind: str, name: str, content: Any) -> Any:
+        if kind == "Deployment" and name == "understudy-baseline":
+            object.__setattr__(stage.api, "apply", apply)
+            stage.annotate(word="abort")
+            stage.driver().tick(state.id)  # the other driver is done before this one goes on
+        return apply(kind, name, content)
+
+    object.__setattr__(stage.api, "apply", slow)
+    with contextlib.suppress(Conflict):
+        late.tick(state.id)
+    assert set(stage.routed()) <= {"previous", "month"}
+
+
+def test_a_rollout_keeps_the_steps_that_it_began_with(stage: Stage) -> None:
+    state = stage.hours(2, stage.begin())
+    before = stage.routed()
+    driver = stage.driver()
+    driver.config = dataclasses.replace(CONFIG, steps=(1,), held=5)
+    driver.tick(state.id)
+    assert stage.routed() == before
+
+
+def test_a_long_rollout_keeps_what_was_said(stage: Stage) -> None:
+    stage.feed.silent = True
+    state = begin(stage.lake, stage.record, CONFIG, "candidate", stage.feed.now_s)
+    record = stage.record
+    for hour in range(1, 40):
+        number, before = record.load(state.id)
+        record.advance(number, before, Decision(dataclasses.replace(before, data_s=before.data_s + 3600.0 * hour)))
+    assert [one["said"][:5] for one in record.history(state.id)] == ["begun"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "1"},
+        {"step": 99},
+        {"started_s": None},
+        {"phase": "lost"},
+        {"more": 1},
+        {"strikes": []},
+        {"steps": ["a"]},
+    ],
+)
+def test_a_state_that_is_none_is_refused(stage: Stage, change: dict[str, Any]) -> None:
+    state = begin(stage.lake, stage.record, CONFIG, "candidate", stage.feed.now_s)
+    text = json.dumps({**state.to_json(), **change})
+    stage.api.merge("ConfigMap", NAME, {"data": {"state": text}})
+    with pytest.raises(BadInput, match="ConfigMap understudy-rollout: expected number, state and history"):
+        stage.record.last()
+    stage.operator().run(until=iter([False, True]).__next__, sleep=lambda _: None)
+    assert "expected number, state and history" in stage.said[-1]

@@ -4,14 +4,17 @@ import sys
 
 __all__ = ["main"]
 
-_HELP = ("-h", "--help", "help")
-
 
 def main() -> None:
     """What follows ``kubectl understudy`` follows ``understudy rollout``; a command is asked of the cluster."""
     from understudy.cli.main import main as understudy
+    from understudy.cli.rollout import rollout
 
     given = sys.argv[1:]
-    if not given or given[0] in _HELP:
+    names = set(rollout.commands)
+    at = next((place for place, one in enumerate(given) if one in names), None)
+    if at is None:
         understudy(["rollout", "--help"])
-    understudy(["rollout", given[0], "--cluster", *given[1:]])
+    assert at is not None, "help ends the process"
+    # kubectl's own options may come first: `kubectl understudy -n feed status`
+    understudy(["rollout", given[at], "--cluster", *given[:at], *given[at + 1 :]])

@@ -60,20 +60,32 @@ class Place:
             raise BadInput(f"{where}: expected a rollout, found none; `understudy rollout start` begins one")
         return str(last.id)
 
-    def ask(self, word: str) -> None:
-        """Ask the cluster's driver, and say what came of it."""
+    def ask(self, word: str, rollout_id: str | None) -> None:
+        """Ask the cluster's driver, and say what came of it.
+
+        Raises:
+            BadInput: no rollout is on, or another one.
+        """
+        from understudy.errors import BadInput
         from understudy.rollout.cluster.record import WORD
 
         record = self.record()
         last = record.last()
-        before = len(record.history(last.id)) if last is not None else 0
+        if last is None or last.ended or (rollout_id and rollout_id != last.id):
+            found = "none" if last is None else f"{last.id}, {last.phase}"
+            raise BadInput(f"{word}: expected {rollout_id or 'a rollout'} to be on, found {found}")
+        before = len(record.history(last.id))
         record.ask(WORD, word)
         self._await(lambda: record.word() is None)
-        for one in record.history(last.id)[before:] if last is not None else ():
+        for one in record.history(last.id)[before:]:
             click.echo(one["said"])
 
     def ask_to_start(self, release: str) -> None:
-        """Ask the cluster's driver to begin a rollout."""
+        """Ask the cluster's driver to begin a rollout.
+
+        Raises:
+            BadInput: one is on, or the driver refused.
+        """
         from understudy.errors import BadInput
         from understudy.rollout.cluster.record import START
         from understudy.rollout.record import refuse_if_on
@@ -85,8 +97,8 @@ class Place:
         self._await(lambda: record.asked_to_start() is None)
         state = record.last()
         if state is None or (last is not None and state.id == last.id):
-            raise BadInput(f"release {release}: expected the driver to begin, found that it did not; its log says why")
-        click.echo(f"rollout {state.id}")
+            raise BadInput(f"release {release}: expected a rollout of it, found: {record.said()}")
+        click.echo(f"rollout {state.id}: {state.candidate[:12]} against {state.stable[:12]}")
 
     def _await(self, done: Callable[[], bool]) -> None:
         from understudy.errors import UnderstudyError

@@ -58,11 +58,11 @@ def start(config: str | None, place: Place, release: str, port: int, drive: bool
         return
     if config is None:
         raise click.UsageError("expected --config for a rollout on this machine, or --cluster for one on Kubernetes")
-    load(config)  # what is wrong is said before anything begins
+    loaded = load(config)  # what is wrong is said before anything begins
     if drive:
         token_of(None, TOKEN)
     lake = Lake.open(place.lake)
-    state = begin(lake, place.record(), release, time.time())
+    state = begin(lake, place.record(), loaded.rollout, release, time.time())
     click.echo(f"rollout {state.id}")
     if drive:
         _drive(config, lake, state.id, port, collector)
@@ -145,7 +145,7 @@ def watch(rollout_id: str | None, place: Place, every: float) -> None:
             click.echo(f"{one['at']}  step {one['step'] + 1}  {one['said']}")
         said = len(history)
         _, state = record.load(chosen)
-        if state.ended and said == len(record.history(chosen)):
+        if state.ended and (state.told or place.is_cluster):
             return
         time.sleep(every)
 
@@ -175,9 +175,11 @@ def _word(name: str, text: str) -> None:
         from understudy.rollout.ending import end
 
         if place.is_cluster:
-            place.ask(name)
+            place.ask(name, rollout_id)
             return
         state, sentences = _decided(place.record(), rollout_id or place.newest(), name)
+        if not sentences:
+            click.echo(f"rollout {state.id} has ended: {state.phase}")
         for sentence in sentences:
             click.echo(sentence)
         if state.ended and sentences:

@@ -5,6 +5,7 @@ import datetime
 from understudy import releases
 from understudy.errors import BadInput
 from understudy.lake import Lake
+from understudy.rollout.config import Rollout
 from understudy.rollout.record import Record
 from understudy.rollout.state import State
 
@@ -13,7 +14,7 @@ __all__ = ["begin"]
 _MONTH_S = 28 * 86_400
 
 
-def begin(lake: Lake, record: Record, ref: str, now_s: float) -> State:
+def begin(lake: Lake, record: Record, config: Rollout, ref: str, now_s: float, asked: str = "") -> State:
     """Record a rollout of a release against production.
 
     The holdout ``previous`` keeps the release before production; ``month`` keeps its release for 28 days, then its
@@ -21,6 +22,7 @@ def begin(lake: Lake, record: Record, ref: str, now_s: float) -> State:
 
     Args:
         ref: of the candidate.
+        asked: what a person has asked for beside the record, which this answers.
 
     Raises:
         BadInput: no such release, it is production or in quarantine, or another rollout has not ended.
@@ -44,6 +46,8 @@ def begin(lake: Lake, record: Record, ref: str, now_s: float) -> State:
         previous="" if previous in sick else previous,
         month=month,
         month_s=month_s,
+        steps=config.steps,
+        held=config.held,
     )
-    record.begin(state, f"begun: {candidate[:12]} against {stable[:12]}")
+    record.begin(state, f"begun: {candidate[:12]} against {stable[:12]}", asked)
     return state

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from understudy.errors import first_line
+from understudy.errors import UnderstudyError, first_line
 from understudy.experiments import Arms
 from understudy.lake import Lake
-from understudy.releases import aliases
+from understudy.releases import aliases, quarantined
 from understudy.rollout import judge
 from understudy.rollout.config import Rollout
 from understudy.rollout.ending import end
-from understudy.rollout.record import Later, Moved, Record
+from understudy.rollout.record import Moved, Record
 from understudy.rollout.state import Decision, Seen, State, arms_of, releases_of
 from understudy.rollout.status import summary
 from understudy.section import duration_s
@@ -68,6 +68,7 @@ class Driver:
     say: Callable[[str], None]
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    warned: str = ""
 
     def drive(self, rollout_id: str) -> State:
         """Drive a rollout to its end; the state in which it ended.
@@ -82,8 +83,8 @@ class Driver:
                 ended_s = min(ended_s, self.clock()) if state.ended else math.inf
                 if state.ended and (settled or self.clock() - ended_s > _SETTLE_S):
                     return state
-            except Later as error:
-                self.say(f"later: {first_line(error)}")
+            except UnderstudyError as error:
+                self.warn(error)
             self.wait(rollout_id, settled)
 
     def tick(self, rollout_id: str) -> tuple[State, bool]:
@@ -91,19 +92,22 @@ class Driver:
         number, state = self.record.load(rollout_id)
         if not state.ended:
             state = self._advanced(number, state)
-        settled = self.target.apply(arms_of(state, self.config), releases_of(state))
-        if state.ended:
-            state = end(self.lake, self.record, state)
+        try:
+            settled = self.target.apply(arms_of(state, self.config), releases_of(state))
+        finally:
+            if state.ended:
+                state = end(self.lake, self.record, state)
         return state, settled
 
     def _advanced(self, number: int, state: State) -> State:
-        decision = self._asked(state)
+        word = self.record.word()
+        decision = self._asked(state, word)
         if decision is None:
             seen = self.source.see(state, self.clock())
             self.record.saw(state.id, summary(arms_of(state, self.config), seen))
             decision = judge.judge(self.config, self.judged, state, seen)
         try:
-            self.record.advance(number, state, decision)
+            self.record.advance(number, state, decision, word)
         except Moved:
             _, state = self.record.load(state.id)
             self.say(f"another was first: {state.phase}, step {state.step + 1}")
@@ -112,16 +116,18 @@ class Driver:
             self.say(sentence)
         return decision.state
 
-    def _asked(self, state: State) -> Decision | None:
-        word = self.record.word()
-        if word is None:
-            production = aliases(self.lake).get("production")
-            if production is None or production == state.stable:
-                return None
-            return judge.abort(state, f"whoever made {production[:12]} production meanwhile")
+    def _asked(self, state: State, word: str | None) -> Decision | None:
+        """What a person has decided, here or by what they did to the releases."""
         if word in WORDS:
             return WORDS[word](state, "a person")
-        return Decision(state, (f"not understood: expected {', '.join(WORDS)}, found {word[:40]!r}",))
+        if word is not None:
+            return Decision(state, (f"not understood: expected {', '.join(WORDS)}, found {word[:40]!r}",))
+        production = aliases(self.lake).get("production")
+        if production is not None and production != state.stable:
+            return judge.abort(state, f"whoever made {production[:12]} production meanwhile")
+        if state.candidate in quarantined(self.lake):
+            return judge.abort(state, "whoever put the candidate in quarantine")
+        return None
 
     def wait(self, rollout_id: str, settled: bool) -> None:
         """Until the next tick, or until somebody else has decided; what is on its way goes on meanwhile."""
@@ -130,12 +136,18 @@ class Driver:
         while (left := end - self.clock()) > 0:
             try:
                 before, (number, state) = number, self.record.load(rollout_id)
-                if self.record.word() is not None or before not in (-1, number):
+                if not state.ended and (self.record.word() is not None or before not in (-1, number)):
                     return
                 if not settled:
                     settled = self.target.apply(arms_of(state, self.config), releases_of(state))
                     if settled and state.ended:
                         return
-            except Later as error:
-                self.say(f"later: {first_line(error)}")
+            except UnderstudyError as error:
+                self.warn(error)
             self.sleep(min(left, _GLANCE_S))
+
+    def warn(self, error: BaseException) -> None:
+        """Say what stands in the way, once; it is tried again."""
+        if str(error) != self.warned:
+            self.say(f"later: {first_line(error)}")
+        self.warned = str(error)

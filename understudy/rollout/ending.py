@@ -16,7 +16,8 @@ __all__ = ["end"]
 def end(lake: Lake, record: Record, state: State) -> State:
     """Promoted: the candidate becomes production. Anything else: it is marked, and spreads where it is at fault.
 
-    Where a person moved production meanwhile, it stays. An alert tells of the end, at least once.
+    Where a person moved production meanwhile, it stays. An alert tells of the end, more than once where a driver is
+    killed meanwhile; one that can't be sent is on stderr.
 
     Returns:
         the state that has told of it.

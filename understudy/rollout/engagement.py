@@ -57,23 +57,30 @@ def logged(
     window_s = duration_s(config.labels.attribution_window)
 
     def look(state: State, now_s: float, arms: dict[str, ArmSeen]) -> dict[str, ArmSeen]:
+        span = {"start": state.step_s, "end": now_s - window_s, "window": window_s}
         try:
             snapshot = Snapshot.current(lake)
         except BadInput:
             return arms
+        except Exception as error:
+            return _unread(arms, error)
         if not all(snapshot.tables.get(table) for table in _TABLES):
             return arms  # nothing was logged yet
-        span = {"start": state.step_s, "end": now_s - window_s, "window": window_s}
         try:
             with duckdb.connect() as db:
                 for table in _TABLES:
                     db.register(table, snapshot.dataset(lake, table))
                 return _filled(db, arms, metrics, span)
-        except (duckdb.Error, OSError, BadInput) as error:  # no data, as from a server that does not answer
-            print(f"what people did: expected to read it, found: {first_line(error)}", file=sys.stderr, flush=True)
-            return arms
+        except Exception as error:
+            return _unread(arms, error)
 
     return look
+
+
+def _unread(arms: dict[str, ArmSeen], error: Exception) -> dict[str, ArmSeen]:
+    """No data, as from a server that does not answer; the other guardrails go on."""
+    print(f"what people did: expected to read it, found: {first_line(error)}", file=sys.stderr, flush=True)
+    return arms
 
 
 def _filled(

@@ -14,7 +14,7 @@ from statistics import NormalDist
 from understudy.experiments import Difference, difference
 from understudy.rollout.config import Rollout
 from understudy.rollout.guardrails import readings
-from understudy.rollout.state import Decision, Seen, State
+from understudy.rollout.state import Decision, Seen, State, steps_of
 from understudy.section import duration_s
 
 __all__ = ["abort", "judge", "pause", "promote", "resume"]
@@ -28,7 +28,7 @@ def judge(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen) ->
     """
     if state.ended or seen.now_s < state.data_s:
         return Decision(state)
-    if seen.canary.requests or seen.baseline.requests:
+    if seen.canary.requests:
         state = replace(state, data_s=seen.now_s)
     for step in (_guard, _look, _limits, _advance):
         decision = step(config, judged, state, seen)
@@ -77,8 +77,9 @@ def _advance(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen)
     unheard = min(seen.canary.scored, seen.baseline.scored) < config.guardrails.min_scored
     if state.phase == "paused" or waits or unheard or any(state.strikes.values()):
         return Decision(state)
-    if state.step + 1 < len(config.steps):
-        buckets = config.steps[state.step + 1]
+    steps = steps_of(state, config)
+    if state.step + 1 < len(steps):
+        buckets = steps[state.step + 1]
         text = f"step {state.step + 2}: {buckets}% of users, after {users} users in either arm without harm"
         state = replace(state, step=state.step + 1, step_s=seen.now_s, looked_s=seen.now_s, harmless=False)
         return Decision(state, (text,))

@@ -69,13 +69,14 @@ class Counted:
 
 
 def read(url: str) -> Counted | None:
-    """Counters of the server at ``url``; None where it can't be reached."""
+    """Counters of the server at ``url``; None where it gives no such page."""
     try:
         with urllib.request.urlopen(f"{url}/metrics", timeout=_TIMEOUT_S) as answer:
-            text = answer.read(_MOST_BYTES).decode()
-    except (OSError, ValueError):
+            found = parsed(answer.read(_MOST_BYTES).decode())
+    except Exception:  # half an answer, or another page, is none
         return None
-    return parsed(text)
+    values = [found.requests, found.errors, found.scored, found.candidates, *found.buckets.values()]
+    return found if all(map(math.isfinite, [*values, *found.predicted.values()])) else None
 
 
 def parsed(text: str) -> Counted:

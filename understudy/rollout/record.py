@@ -37,8 +37,11 @@ class Record(Protocol):
     def last(self) -> State | None:
         """The newest rollout's."""
 
-    def begin(self, state: State, text: str) -> None:
+    def begin(self, state: State, text: str, asked: str = "") -> None:
         """Record a rollout's first entry.
+
+        Args:
+            asked: the wish of a person that it answers.
 
         Raises:
             BadInput: another one has not ended.
@@ -51,13 +54,16 @@ class Record(Protocol):
             BadInput: no such rollout.
         """
 
-    def advance(self, number: int, before: State, decision: Decision) -> int:
+    def advance(self, number: int, before: State, decision: Decision, word: str | None = None) -> int:
         """Record a decision that was taken on the entry ``number``; the number of the newest entry.
 
         That requests came is worth an entry once an hour.
 
+        Args:
+            word: what a person has asked for, which the decision answers.
+
         Raises:
-            Moved: another entry was first.
+            Moved: another entry was first, or a person has asked for something else.
         """
 
     def history(self, rollout_id: str) -> list[dict[str, Any]]:
@@ -86,7 +92,7 @@ class Rollouts:
         ids = self.ids()
         return self.load(ids[-1])[1] if ids else None
 
-    def begin(self, state: State, text: str) -> None:
+    def begin(self, state: State, text: str, asked: str = "") -> None:
         refuse_if_on(self.last())
         if not self._write(state.id, 1, entry_of(state, (text,))):
             raise Moved(state.id)
@@ -97,9 +103,13 @@ class Rollouts:
             known = ", ".join(self.ids()[-5:]) or "none"
             raise BadInput(f"rollout {rollout_id}: expected one of {known}, found none of that name")
         value = self.lake.read_json(_FOLDER, rollout_id, names[-1])
-        return int(names[-1].split(".")[0]), State.from_json(value["state"])
+        try:
+            return int(names[-1].split(".")[0]), State.from_json(value["state"])
+        except (ValueError, KeyError, TypeError) as error:
+            where = self.lake.path(_FOLDER, rollout_id, names[-1])
+            raise BadInput(f"{where}: {error or 'expected a state'}; restore it from a copy") from error
 
-    def advance(self, number: int, before: State, decision: Decision) -> int:
+    def advance(self, number: int, before: State, decision: Decision, word: str | None = None) -> int:
         if not is_news(before, decision):
             return number
         if not self._write(before.id, number + 1, entry_of(decision.state, decision.sentences)):
@@ -127,10 +137,10 @@ class Rollouts:
         """None: a person's command writes an entry."""
         return None
 
-    def keep(self, rollout_id: str, first: int, entries: list[dict[str, Any]]) -> None:
-        """A copy of another record's entries from the number ``first`` on; what is there already stays."""
+    def keep(self, rollout_id: str, entries: list[dict[str, Any]]) -> None:
+        """A copy of another record's entries; what is there already stays."""
         for place, entry in enumerate(entries):
-            self._write(rollout_id, first + place, entry)
+            self._write(rollout_id, place + 1, entry)
 
     def _write(self, rollout_id: str, number: int, entry: dict[str, Any]) -> bool:
         return self.lake.create_json(f"{_FOLDER}/{rollout_id}/{number:08d}.json", entry)

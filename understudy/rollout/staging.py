@@ -4,13 +4,17 @@ import time
 from collections.abc import Callable
 
 from understudy.config import Config
+from understudy.errors import first_line
 from understudy.lake import Lake
 from understudy.rollout.beginning import begin
+from understudy.rollout.config import Rollout
 from understudy.rollout.places import local_driver
-from understudy.rollout.record import Record, Rollouts
+from understudy.rollout.record import Later, Record, Rollouts
 from understudy.rollout.state import State
 
 __all__ = ["stage"]
+
+_LOOK_S = 10.0
 
 
 def stage(lake: Lake, config: Config, digest: str, say: Callable[[str], None]) -> tuple[State, str]:
@@ -24,7 +28,7 @@ def stage(lake: Lake, config: Config, digest: str, say: Callable[[str], None]) -
     rollout = config.rollout
     if not rollout.namespace:
         record: Record = Rollouts(lake)
-        state = _begun(lake, record, digest)
+        state = _begun(lake, record, rollout, digest)
         say(f"rollout {state.id}: {digest[:12]} is on stage")
         if rollout.wait and not (state.ended and state.told):
             with local_driver(lake, config, rollout.port, say) as (driver, _):
@@ -32,19 +36,37 @@ def stage(lake: Lake, config: Config, digest: str, say: Callable[[str], None]) -
         return state, _last(record, state)
     from understudy.rollout.cluster.api import connect
     from understudy.rollout.cluster.record import ClusterRollouts
-    from understudy.rollout.places import cluster_driver
 
     record = ClusterRollouts(connect(rollout.namespace), lake)
-    state = _begun(lake, record, digest)
-    say(f"rollout {state.id}: {digest[:12]} is on stage in namespace {rollout.namespace}")
-    if rollout.wait and not (state.ended and state.told):
-        state = cluster_driver(lake, record, config, say).drive(state.id)
+    state = _begun(lake, record, rollout, digest)
+    say(f"rollout {state.id}: {digest[:12]} is on stage in namespace {rollout.namespace}; the driver there judges it")
+    if rollout.wait:
+        state = _watched(record, state, say)
     return state, _last(record, state)
 
 
-def _begun(lake: Lake, record: Record, digest: str) -> State:
+def _watched(record: Record, state: State, say: Callable[[str], None]) -> State:
+    """Wait for the end that another driver brings about, and say what is decided."""
+    said = 0
+    while True:
+        try:
+            history = record.history(state.id)
+            for one in history[said:]:
+                say(str(one["said"]))
+            said = len(history)
+            _, state = record.load(state.id)
+            if state.ended and state.told:
+                return state
+        except Later as error:
+            say(f"later: {first_line(error)}")
+        time.sleep(_LOOK_S)
+
+
+def _begun(lake: Lake, record: Record, config: Rollout, digest: str) -> State:
     last = record.last()
-    return last if last is not None and last.candidate == digest else begin(lake, record, digest, time.time())
+    if last is not None and last.candidate == digest:
+        return last
+    return begin(lake, record, config, digest, time.time())
 
 
 def _last(record: Record, state: State) -> str:

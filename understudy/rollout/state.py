@@ -1,15 +1,20 @@
 """Where a rollout stands, what was seen, what was decided: plain values that travel as JSON."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from understudy.experiments import Arms, Outcomes, ramp
 from understudy.rollout.config import Rollout
 
-__all__ = ["ENDED", "ArmSeen", "Decision", "Seen", "State", "arms_of", "releases_of"]
+__all__ = ["ENDED", "ArmSeen", "Decision", "Seen", "State", "arms_of", "held_of", "releases_of", "steps_of"]
 
 ENDED = ("promoted", "aborted", "rejected")
+PHASES = ("running", "paused", *ENDED)
+_TEXTS = ("id", "candidate", "stable", "phase", "reason", "previous", "month")
+_NUMBERS = ("started_s", "step_s", "looked_s", "data_s", "month_s")
+_COUNTS = ("step", "looks", "held")
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,7 @@ class State:
         id: its order of buckets follows from it.
         candidate, stable: digests. previous, month: of the holdouts while the rollout is on; empty: as ``stable``.
         month_s: when the holdout ``month`` was drawn, seconds since 1970.
+        steps, held: as the configuration had them when the rollout began; empty: as it has them now.
         phase: ``running``, ``paused``, or how it ended: ``promoted``; ``aborted``, a fault or harm was shown;
             ``rejected``, no verdict or a person's word.
         step: place in ``Rollout.steps``.
@@ -48,6 +54,8 @@ class State:
     previous: str = ""
     month: str = ""
     month_s: float = 0.0
+    steps: tuple[int, ...] = ()
+    held: int = 0
     told: bool = False
 
     @classmethod
@@ -63,8 +71,26 @@ class State:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "State":
-        return cls(**value)
+    def from_json(cls, value: Any) -> "State":
+        """Read back what ``to_json`` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        fields = {one.name: one for one in dataclasses.fields(cls)}
+        if not isinstance(value, dict) or not value.keys() <= fields.keys():
+            raise ValueError("expected a rollout's state")
+        known = {**value, "steps": tuple(value.get("steps") or ())}
+        missing = [name for name, one in fields.items() if _is_needed(one) and name not in known]
+        wrong = [name for name, one in known.items() if not _fits(name, one)]
+        if missing or wrong:
+            raise ValueError(
+                f"expected a rollout's state, found {', '.join(missing or wrong)} missing or of another kind"
+            )
+        state = cls(**known)
+        if state.phase not in PHASES or not 0 <= state.step < max(len(state.steps), 1 if state.steps else 100):
+            raise ValueError(f"expected a rollout's state, found phase {state.phase!r}, step {state.step}")
+        return state
 
 
 @dataclass(frozen=True)
@@ -110,10 +136,20 @@ class Decision:
     sentences: tuple[str, ...] = ()
 
 
+def steps_of(state: State, config: Rollout) -> tuple[int, ...]:
+    """Buckets of the canary by step; a rollout keeps those that it began with."""
+    return state.steps or config.steps
+
+
 def arms_of(state: State, config: Rollout) -> Arms:
     """Which buckets see which arm. Once a rollout has ended it is all-new or all-stable, but for the holdouts."""
-    canary = 100 if state.phase == "promoted" else 0 if state.ended else config.steps[state.step]
-    return ramp(state.id, canary, config.held, str(int(state.month_s)))
+    canary = 100 if state.phase == "promoted" else 0 if state.ended else steps_of(state, config)[state.step]
+    return ramp(state.id, canary, held_of(state, config), str(int(state.month_s)))
+
+
+def held_of(state: State, config: Rollout) -> int:
+    """Buckets of each holdout; a rollout keeps those that it began with."""
+    return state.held if state.steps else config.held
 
 
 def releases_of(state: State) -> dict[str, str]:
@@ -126,3 +162,22 @@ def releases_of(state: State) -> dict[str, str]:
         "previous": state.stable if promoted else state.previous or state.stable,
         "month": state.month or state.stable,
     }
+
+
+def _is_needed(one: "dataclasses.Field[Any]") -> bool:
+    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a field's value is of its kind."""
+    if name in _TEXTS:
+        return isinstance(value, str)
+    if name in _NUMBERS:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if name in _COUNTS:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if name == "steps":
+        return all(isinstance(one, int) and 0 < one <= 100 for one in value)
+    if name == "strikes":
+        return isinstance(value, dict) and all(isinstance(one, int) for one in value.values())
+    return isinstance(value, bool)

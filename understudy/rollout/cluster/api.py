@@ -8,6 +8,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -70,7 +71,11 @@ class Api:
                 return items
 
     def apply(self, kind: str, name: str, content: Json) -> Json:
-        """Own these fields of an object, and nothing else; the object is made where there is none."""
+        """Own these fields of an object, and nothing else; the object is made where there is none.
+
+        Raises:
+            Conflict: the content names a ``resourceVersion`` that is not the object's any more.
+        """
         metadata = {**content.get("metadata", {}), "name": name, "namespace": self.namespace}
         body = {**content, "apiVersion": _PATHS[kind][0], "kind": kind, "metadata": metadata}
         more = {"fieldManager": MANAGER, "force": "true"}
@@ -164,20 +169,26 @@ def connect(namespace: str | None, context: str | None = None) -> Api:
         BadInput: there is no cluster that is known here.
     """
     settings = client.Configuration()
+    is_pod = context is None and not _has_kubeconfig() and os.environ.get("KUBERNETES_SERVICE_HOST")
     try:
-        if context is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        if is_pod:
             config.load_incluster_config(settings)
             own = _pod_namespace()
         else:
             config.load_kube_config(context=context, client_configuration=settings)
             own = _context_namespace(context)
-    except (config.ConfigException, OSError) as error:
+    except Exception as error:  # a kubeconfig may be anything, and so is what reading it raises
+        lines = str(error).splitlines() or [type(error).__name__]
         raise BadInput(
-            f"cluster: expected a kubeconfig (KUBECONFIG, ~/.kube/config) or a pod's service account, found none that "
-            f"can be used: {str(error).splitlines()[0]}"
+            "cluster: expected a kubeconfig (KUBECONFIG, ~/.kube/config) or a pod's service account, found none that "
+            f"can be used: {lines[0][:200]}"
         ) from error
     settings.retries = 0
     return Api(client.ApiClient(settings), namespace or own)
+
+
+def _has_kubeconfig() -> bool:
+    return "KUBECONFIG" in os.environ or Path("~/.kube/config").expanduser().is_file()
 
 
 def _pod_namespace() -> str:

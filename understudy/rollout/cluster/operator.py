@@ -9,15 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from understudy.alerts import tell
-from understudy.errors import BadInput, UnderstudyError, first_line
+from understudy.errors import BadInput, first_line
 from understudy.experiments import ramp
 from understudy.releases import aliases, quarantined
 from understudy.releases.lifecycle import rollback
 from understudy.rollout.beginning import begin
 from understudy.rollout.cluster.record import START, WORD, ClusterRollouts
 from understudy.rollout.driver import Driver
-from understudy.rollout.record import Moved
-from understudy.rollout.state import State, releases_of
+from understudy.rollout.state import State, held_of, releases_of
 
 __all__ = ["Operator"]
 
@@ -31,54 +30,66 @@ class Operator:
 
     driver: Driver
     record: ClusterRollouts
-    failed: str = ""  # why the last look failed
 
     def run(self, until: Callable[[], bool] = lambda: False, sleep: Callable[[float], None] = time.sleep) -> None:
         """Until the process ends; what fails is said once, and tried again."""
         while not until():
             try:
                 self.look()
-                self.failed = ""
-            except (UnderstudyError, Moved) as error:
-                if str(error) != self.failed:
-                    self.driver.say(f"later: {first_line(error)}")
-                self.failed = str(error)
+                self.driver.warned = ""
+            except Exception as error:  # whatever it is, a canary on stage must not be left alone
+                self.driver.warn(error)
             sleep(_LOOK_S)
 
     def look(self) -> None:
         """Once: a tick of the rollout that is on, and the wait for the next; or keep what is between rollouts."""
         last = self.record.last()
-        if last is not None and not (last.ended and last.told):
-            state, settled = self.driver.tick(last.id)
-            if not state.ended:
-                self.driver.wait(last.id, settled)
+        if last is None or (last.ended and last.told):
+            self._between(last)
             return
-        asked = self.record.asked_to_start()
-        if asked is not None:
+        ended = settled = False
+        try:
+            state, settled = self.driver.tick(last.id)
+            ended = state.ended
+        except Exception as error:
+            self.driver.warn(error)
+        if not ended:
+            self.driver.wait(last.id, settled)
+
+    def _between(self, last: State | None) -> None:
+        asked, word = self.record.asked_to_start(), self.record.word()
+        if word is not None:
+            self._word(word)
+        elif asked is not None:
             self._begin(asked)
             return
-        if self.record.word() is not None:
-            self._word(str(self.record.word()))
         self._keep(last)
 
     def _begin(self, asked: str) -> None:
+        driver = self.driver
         try:
-            state = begin(self.driver.lake, self.record, asked, self.driver.clock())
-            self.driver.say(f"rollout {state.id} begins")
+            state = begin(driver.lake, self.record, driver.config, asked, driver.clock(), asked)
+            driver.say(f"rollout {state.id} begins")
         except BadInput as error:
-            self.record.forget(START, asked)
-            self.driver.say(f"not begun: {first_line(error)}")
+            text = f"not begun: {first_line(error)}"
+            self.record.take(START, asked, text)
+            driver.say(text)
 
     def _word(self, word: str) -> None:
-        """Between rollouts only a rollback makes sense."""
-        if word == ROLLBACK:
-            digest = rollback(self.driver.lake)
-            text = f"rolled back to {digest[:12]} by a person"
-            tell(text)
-        else:
+        """Between rollouts only a rollback makes sense; the word is taken first: done twice, it undoes itself."""
+        if word != ROLLBACK:
             text = f"not understood: no rollout is on; expected {ROLLBACK}, found {word[:40]!r}"
+            self.record.take(WORD, word, text)
+            self.driver.say(text)
+            return
+        self.record.take(WORD, word)
+        try:
+            text = f"rolled back to {rollback(self.driver.lake)[:12]} by a person"
+            tell(text)
+        except BadInput as error:
+            text = f"not rolled back: {first_line(error)}"
+        self.record.say(text)
         self.driver.say(text)
-        self.record.forget(WORD, word)
 
     def _keep(self, last: State | None) -> None:
         lake = self.driver.lake
@@ -89,7 +100,7 @@ class Operator:
         if last is None:
             arms = ramp("", 0, 0)
         else:
-            arms = ramp(last.id, 0, self.driver.config.held, str(int(last.month_s)))
+            arms = ramp(last.id, 0, held_of(last, self.driver.config), str(int(last.month_s)))
             held = {arm: one for arm, one in releases_of(last).items() if arm in arms.buckets}
             releases |= {arm: production if one in sick else one for arm, one in held.items()}
         self.driver.target.apply(arms, releases)

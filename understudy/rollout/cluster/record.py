@@ -18,7 +18,7 @@ __all__ = ["NAME", "START", "WORD", "ClusterRollouts"]
 
 NAME = "understudy-rollout"
 WORD, START = "understudy.dev/word", "understudy.dev/start"
-_MOST_ENTRIES = 200
+_MOST_ENTRIES = 500
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,16 @@ class ClusterRollouts:
         found = _data(self.api.get("ConfigMap", NAME))
         return _state(found)
 
-    def begin(self, state: State, text: str) -> None:
+    def begin(self, state: State, text: str, asked: str = "") -> None:
         found = self.api.get("ConfigMap", NAME)
         old = _data(found)
         last = _state(old)
         if last is not None:
             refuse_if_on(last)
-            self._keep(last.id, int(old["number"]), _entries(old))
+            self._keep(last.id, _entries(old))
         data = {"number": "1", "history": json.dumps([entry_of(state, (text,))]), **_told(state, (text,))}
-        self._write(found, data, without=(WORD, START), moved=state.id)
+        mine = (START,) if asked and _annotations(found).get(START) == asked else ()
+        self._write(found, data, without=mine, moved=state.id)
 
     def load(self, rollout_id: str) -> tuple[int, State]:
         found = _data(self.api.get("ConfigMap", NAME))
@@ -57,22 +58,24 @@ class ClusterRollouts:
             return int(found["number"]), state
         return self._ended(rollout_id).load(rollout_id)
 
-    def advance(self, number: int, before: State, decision: Decision) -> int:
+    def advance(self, number: int, before: State, decision: Decision, word: str | None = None) -> int:
         found = self.api.get("ConfigMap", NAME)
         data = _data(found)
         now = _state(data)
         if now is None or now.id != before.id or data["number"] != str(number):
             raise Moved(before.id)
-        asked = WORD in _annotations(found)
-        if not is_news(before, decision) and not (asked and decision.sentences):
+        if not before.ended and _annotations(found).get(WORD) != word:
+            raise Moved(before.id)
+        if not is_news(before, decision) and word is None:
             return number
-        entries = [*_entries(data), entry_of(decision.state, decision.sentences)]
+        entries = _entries(data)
+        if decision.sentences:
+            entries = [*entries, entry_of(decision.state, decision.sentences)][-_MOST_ENTRIES:]
         changed = {"number": str(number + 1), **_told(decision.state, decision.sentences)}
-        changed["history"] = json.dumps(entries[-_MOST_ENTRIES:], ensure_ascii=False)
-        without = (WORD,) if asked and decision.sentences else ()
-        self._write(found, {**data, **changed}, without=without, moved=before.id)
+        changed["history"] = json.dumps(entries, ensure_ascii=False)
+        self._write(found, {**data, **changed}, without=() if word is None else (WORD,), moved=before.id)
         if decision.state.ended:
-            self._keep(before.id, number + 1, entries)
+            self._keep(before.id, entries)
         return number + 1
 
     def history(self, rollout_id: str) -> list[dict[str, Any]]:
@@ -91,8 +94,11 @@ class ClusterRollouts:
         self.api.merge("ConfigMap", NAME, {"data": {"seen": value}})
 
     def seen(self, rollout_id: str) -> dict[str, Any] | None:
-        found: dict[str, Any] = json.loads(_data(self.api.get("ConfigMap", NAME)).get("seen", "{}"))
-        return found if found.get("rollout") == rollout_id else None
+        try:
+            found = json.loads(_data(self.api.get("ConfigMap", NAME)).get("seen", "{}"))
+            return found if found.get("rollout") == rollout_id else None
+        except (ValueError, AttributeError):
+            return None
 
     def word(self) -> str | None:
         return _annotations(self.api.get("ConfigMap", NAME)).get(WORD)
@@ -109,16 +115,32 @@ class ClusterRollouts:
                 "`kubectl apply -k manifests/overlays/...` makes it"
             )
 
-    def forget(self, annotation: str, value: str) -> None:
-        """Take back what was asked for, if it is still that."""
-        found = self.api.get("ConfigMap", NAME)
-        if _annotations(found).get(annotation) == value:
-            self._write(found, _data(found), without=(annotation,), moved=annotation)
+    def take(self, annotation: str, value: str, said: str = "") -> None:
+        """Take what was asked for off the object; whoever does so answers it, and nobody else.
 
-    def _keep(self, rollout_id: str, number: int, entries: list[dict[str, Any]]) -> None:
-        """A copy in the lake; the last entry has this number."""
+        Args:
+            said: the answer.
+
+        Raises:
+            Moved: it is asked for no more.
+        """
+        found = self.api.get("ConfigMap", NAME)
+        if _annotations(found).get(annotation) != value:
+            raise Moved(annotation)
+        data = {**_data(found), "said": said} if said else _data(found)
+        self._write(found, data, without=(annotation,), moved=annotation)
+
+    def say(self, text: str) -> None:
+        """What people see last, where no rollout is on."""
+        self.api.merge("ConfigMap", NAME, {"data": {"said": text}})
+
+    def said(self) -> str:
+        return _data(self.api.get("ConfigMap", NAME)).get("said", "")
+
+    def _keep(self, rollout_id: str, entries: list[dict[str, Any]]) -> None:
+        """A copy in the lake of what was said."""
         if self.lake is not None:
-            Rollouts(self.lake).keep(rollout_id, number + 1 - len(entries), entries)
+            Rollouts(self.lake).keep(rollout_id, entries)
 
     def _ended(self, rollout_id: str) -> Rollouts:
         if self.lake is None:
@@ -163,7 +185,11 @@ def _state(data: dict[str, str]) -> State | None:
 def _entries(data: dict[str, str]) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = json.loads(data["history"])
-    except (ValueError, KeyError) as error:
+        for one in found:
+            State.from_json(one["state"])
+            if not (isinstance(one["said"], list) and isinstance(one["at"], str)):
+                raise ValueError("an entry says something")
+    except (ValueError, KeyError, TypeError) as error:
         raise _damaged() from error
     return found
 

@@ -26,7 +26,7 @@ _CONTAINERS = ("fetch", "serve")  # that are told the release
 _RELEASE_ENV, _ARM_ENV = "UNDERSTUDY_RELEASE", "UNDERSTUDY_ARM"
 _MOST_MATCHES = 64  # of a rule (Gateway API)
 _CAPACITY = "understudy.dev/capacity"
-_LEAST_SHARE = 20  # of the buckets, from which all may be estimated
+_NEARLY_ALL = 80  # of the buckets
 _SHORT = 12  # of a digest, in a label
 
 
@@ -49,40 +49,51 @@ class ClusterServers:
     def apply(self, arms: Arms, releases: dict[str, str]) -> bool:
         """The route leaves what is no longer wanted; then come new servers, their route, and the end of those it left.
 
-        A bucket moves to an arm when all its pods are ready. A candidate that became everybody's keeps its buckets
-        until ``stable`` has rolled out the same release.
+        A bucket moves to an arm when all its pods are ready, and leaves it when none is. A candidate that became
+        everybody's keeps its buckets until ``stable`` has rolled out the same release.
+
+        Raises:
+            BadInput: an object is missing, is another's, or has not the shape that the manifests give it.
+            Later: the cluster does not answer, or another driver was first.
         """
-        stable = self.api.get("Deployment", name_of("stable"))
-        if stable is None:
-            raise BadInput(
-                f"Deployment {name_of('stable')} in namespace {self.api.namespace}: expected it, found none; "
-                "`kubectl apply -k manifests/overlays/...` makes it"
-            )
+        stable, base = self._found("Deployment", name_of("stable")), self._found("HTTPRoute", BASE_ROUTE)
         deployed = {arm: self.api.get("Deployment", name_of(arm)) for arm in ARMS}
-        routed = _routed(self.api.get("HTTPRoute", ROUTE))
+        found = self.api.get("HTTPRoute", ROUTE)
+        routed = _routed(found)
+        wanted, releases = _wanted(arms, releases, stable, deployed["canary"], routed)
         capacity = _capacity(stable, deployed["canary"], routed)
-        settled = release_of(stable) == releases["stable"] and is_ready(stable)
-        wanted = _wanted(arms, releases, folded=settled)
-        if not settled and release_of(deployed["canary"]) == releases["stable"] and routed.get("canary"):
-            wanted.setdefault("canary", routed["canary"])
-            releases = {**releases, "canary": releases["stable"]}
-        buckets = {arm: tuple(one for one in its if one in wanted.get(arm, ())) for arm, its in routed.items()}
-        self._route(buckets, routed)
-        self._stable(stable, releases["stable"], capacity, 100 - sum(map(len, buckets.values())))
-        ready, routed = settled, _some(buckets)
+        buckets = _some({arm: tuple(one for one in its if one in wanted.get(arm, ())) for arm, its in routed.items()})
+        if buckets != routed:
+            found = self._route(base, found, buckets)
+        self._stable(stable, releases["stable"], capacity, _share(buckets) if _share(buckets) > _share(routed) else 0)
+        is_settled = release_of(stable) == releases["stable"] and is_ready(stable)
         for arm, its in wanted.items():
-            content = deployment(stable, arm, releases[arm], capacity, len(its))
-            up = is_ready(self.api.apply("Deployment", name_of(arm), content))
-            ready = ready and up
-            buckets[arm] = its if up else buckets.get(arm, ())
-        self._route(buckets, routed)
+            _refuse_foreign(deployed[arm], f"Deployment {name_of(arm)}")
+            now = self.api.apply("Deployment", name_of(arm), deployment(stable, arm, releases[arm], capacity, len(its)))
+            is_settled = is_settled and (is_ready(now) or arm in HOLDOUTS)
+            if is_ready(now) or not _available(now):
+                buckets[arm] = its if is_ready(now) else ()
+        self._route(base, found, _some(buckets))
         for arm in ARMS:
             if arm not in wanted and _is_ours(deployed[arm]):
                 self.api.delete("Deployment", name_of(arm))
-        return ready
+        return is_settled
+
+    def _found(self, kind: str, name: str) -> Json:
+        found = self.api.get(kind, name)
+        if found is None:
+            raise BadInput(
+                f"{kind} {name} in namespace {self.api.namespace}: expected it, found none; "
+                "`kubectl apply -k manifests/overlays/...` makes it"
+            )
+        return found
 
     def _stable(self, stable: Json, release: str, capacity: int, share: int) -> None:
-        """Its release; and pods at once where it is about to bear more, which an autoscaler may change."""
+        """Its release; and pods at once where it is about to bear more, which an autoscaler may change.
+
+        Args:
+            share: buckets that it is about to bear; 0: no more than before.
+        """
         is_new = release_of(stable) != release
         needed = capacity if is_new else math.ceil(capacity * share / 100)
         if needed > _replicas_of(stable):
@@ -90,20 +101,18 @@ class ClusterServers:
         if is_new:
             self.api.apply("Deployment", name_of("stable"), released(stable, release))
 
-    def _route(self, buckets: dict[str, tuple[int, ...]], routed: dict[str, tuple[int, ...]]) -> None:
-        buckets = _some(buckets)
-        if buckets == routed:
-            return
-        if not buckets:
+    def _route(self, base: Json, found: Json | None, buckets: dict[str, tuple[int, ...]]) -> Json | None:
+        """Write the driver's route; one that was changed since it was read is another driver's."""
+        if found is not None:
+            _refuse_foreign(found, f"HTTPRoute {ROUTE}")
+        if buckets:
+            content = route(base, buckets)
+            if found is not None:
+                content["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+            return self.api.apply("HTTPRoute", ROUTE, content)
+        if found is not None:
             self.api.delete("HTTPRoute", ROUTE)
-            return
-        base = self.api.get("HTTPRoute", BASE_ROUTE)
-        if base is None:
-            raise BadInput(
-                f"HTTPRoute {BASE_ROUTE} in namespace {self.api.namespace}: expected the route to stable, found none; "
-                "`kubectl apply -k manifests/overlays/...` makes it"
-            )
-        self.api.apply("HTTPRoute", ROUTE, route(base, buckets))
+        return None
 
 
 def deployment(stable: Json, arm: str, release: str, capacity: int, buckets: int) -> Json:
@@ -114,11 +123,9 @@ def deployment(stable: Json, arm: str, release: str, capacity: int, buckets: int
     """
     template = copy.deepcopy(stable["spec"]["template"])
     labels = {**template["metadata"]["labels"], ARM: arm, RELEASE: release[:_SHORT]}
-    containers = [one for key in ("initContainers", "containers") for one in template["spec"].get(key) or []]
-    for one in containers:
-        if one["name"] in _CONTAINERS:
-            own = [env for env in one.get("env") or [] if env["name"] not in (_RELEASE_ENV, _ARM_ENV)]
-            one["env"] = [{"name": _RELEASE_ENV, "value": release}, {"name": _ARM_ENV, "value": arm}, *own]
+    for one in _told_containers(template["spec"]):
+        own = [env for env in one.get("env") or [] if env["name"] not in (_RELEASE_ENV, _ARM_ENV)]
+        one["env"] = [{"name": _RELEASE_ENV, "value": release}, {"name": _ARM_ENV, "value": arm}, *own]
     for one in template["spec"].get("topologySpreadConstraints") or []:
         if ARM in one.get("labelSelector", {}).get("matchLabels", {}):
             one["labelSelector"]["matchLabels"][ARM] = arm
@@ -145,9 +152,9 @@ def deployment(stable: Json, arm: str, release: str, capacity: int, buckets: int
 def released(stable: Json, release: str) -> Json:
     """What the driver owns of ``stable``: the release of its containers, and its label."""
     spec = stable["spec"]["template"]["spec"]
-    env = [{"name": _RELEASE_ENV, "value": release}]
+    env, names = [{"name": _RELEASE_ENV, "value": release}], {one["name"] for one in _told_containers(spec)}
     told = {
-        key: [{"name": one["name"], "env": env} for one in spec.get(key) or [] if one["name"] in _CONTAINERS]
+        key: [{"name": one["name"], "env": env} for one in spec.get(key) or [] if one["name"] in names]
         for key in ("initContainers", "containers")
     }
     labels = {RELEASE: release[:_SHORT]}
@@ -160,16 +167,29 @@ def released(stable: Json, release: str) -> Json:
 
 
 def route(base: Json, buckets: dict[str, tuple[int, ...]]) -> Json:
-    """The driver's HTTPRoute: buckets to arms, where and for whom the base route listens.
+    """The driver's HTTPRoute: the base route's rule, for buckets, to arms.
 
     At most 100 matches; rules of 64, as the Gateway API limits them.
+
+    Raises:
+        BadInput: the base route has several rules or matches, whose number would pass the limits.
     """
+    given = base["spec"].get("rules") or [{}]
+    if len(given) != 1 or len(given[0].get("matches") or []) > 1 or len(given[0].get("backendRefs") or []) != 1:
+        raise BadInput(
+            f"HTTPRoute {BASE_ROUTE}: expected one rule with one match and one backend, of which the arms' rules are "
+            "made, found another shape; correct it"
+        )
+    match, backend = (given[0].get("matches") or [{}])[0], given[0]["backendRefs"][0]
+    kept = {key: given[0][key] for key in ("filters", "timeouts", "retry", "sessionPersistence") if key in given[0]}
     rules = [
         {
             "matches": [
-                {"headers": [{"type": "Exact", "name": BUCKET, "value": str(bucket)}]} for bucket in its[first:last]
+                {**match, "headers": [*match.get("headers", []), {"type": "Exact", "name": BUCKET, "value": str(one)}]}
+                for one in its[first:last]
             ],
-            "backendRefs": [{"name": name_of(arm), "port": 80}],
+            "backendRefs": [{**backend, "name": name_of(arm)}],
+            **kept,
         }
         for arm, its in sorted(buckets.items())
         for first, last in _pieces(len(its))
@@ -179,6 +199,16 @@ def route(base: Json, buckets: dict[str, tuple[int, ...]]) -> Json:
         "metadata": {"labels": {"app.kubernetes.io/name": "understudy", **_OURS}, "ownerReferences": [_owner(base)]},
         "spec": {**spec, "rules": rules},
     }
+
+
+def _told_containers(spec: Json) -> list[Json]:
+    """The containers that are told the release."""
+    found = [one for key in ("initContainers", "containers") for one in spec.get(key) or []]
+    told = [one for one in found if one["name"] in _CONTAINERS]
+    if "serve" not in {one["name"] for one in told}:
+        names = ", ".join(one["name"] for one in found)
+        raise BadInput(f"Deployment {name_of('stable')}: expected a container serve, found {names}; correct its name")
+    return told
 
 
 def release_of(found: Json | None) -> str | None:
@@ -216,25 +246,46 @@ def _some(buckets: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     return {arm: its for arm, its in buckets.items() if its}
 
 
-def _wanted(arms: Arms, releases: dict[str, str], folded: bool) -> dict[str, tuple[int, ...]]:
-    """Arm → buckets, of arms that need pods of their own.
+def _share(routed: dict[str, tuple[int, ...]]) -> int:
+    """Buckets that ``stable`` bears."""
+    return 100 - sum(map(len, routed.values()))
 
-    Args:
-        folded: ``stable`` serves its release, and bears whoever is to see the same; but not the baseline, whose pods
-            must be as fresh as the canary's.
+
+def _wanted(
+    arms: Arms, releases: dict[str, str], stable: Json, canary: Json | None, routed: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Arm → buckets, of arms that need pods of their own; and their releases.
+
+    Who is to see what ``stable`` serves needs none; but the baseline does, whose pods must be as fresh as the canary's.
+    While ``stable`` takes over the canary's release, the canary keeps what it has.
     """
+    rolled = release_of(stable) == releases["stable"]
+    takes_over = release_of(canary) == releases["stable"] and "canary" in routed
     wanted = {arm: arms.buckets[arm] for arm in ARMS if arms.size(arm)}
-    if not folded:
-        return wanted
-    return {arm: its for arm, its in wanted.items() if arm == "baseline" or releases[arm] != releases["stable"]}
+    if releases.get("canary", releases["stable"]) == releases["stable"]:
+        wanted.pop("canary", None)
+    if rolled and (is_ready(stable) or not takes_over):
+        return {a: its for a, its in wanted.items() if a == "baseline" or releases[a] != releases["stable"]}, releases
+    if takes_over:
+        wanted["canary"], releases = routed["canary"], {**releases, "canary": releases["stable"]}
+    return wanted, releases
 
 
 def _capacity(stable: Json, canary: Json | None, routed: dict[str, tuple[int, ...]]) -> int:
-    """Pods that bear all buckets, from those of ``stable``; while a rollout is on it only grows."""
-    kept = int(((canary or {}).get("metadata", {}).get("annotations") or {}).get(_CAPACITY, 0))
-    share = 100 - sum(map(len, routed.values()))
-    now = math.ceil(_replicas_of(stable) * 100 / share) if share >= _LEAST_SHARE else 0
-    return max(kept, now, 1)
+    """Pods that bear all buckets: what ``stable`` has had while it bore nearly all of them."""
+    kept = str(((canary or {}).get("metadata", {}).get("annotations") or {}).get(_CAPACITY, "0"))
+    share = _share(routed)
+    now = _replicas_of(stable) * 100 // share if share >= _NEARLY_ALL else 0
+    return max(int(kept) if kept.isdigit() else 0, now, 1)
+
+
+def _refuse_foreign(found: Json | None, what: str) -> None:
+    if found is not None and not _is_ours(found):
+        raise BadInput(f"{what}: expected one that the rollout driver made, found another's; rename or delete that")
+
+
+def _available(found: Json) -> int:
+    return int((found.get("status") or {}).get("availableReplicas") or 0)
 
 
 def _replicas_of(found: Json) -> int:

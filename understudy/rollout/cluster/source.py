@@ -1,5 +1,6 @@
 """What pods show: their own counters, or Prometheus', and how often they were started again."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -26,12 +27,14 @@ class ClusterSource:
     engagement: Callable[[State, float, dict[str, ArmSeen]], dict[str, ArmSeen]]
     prometheus: Prometheus | None = None
     tally: Tally = field(default_factory=Tally)
+    warned: str = ""
 
     def see(self, state: State, now_s: float) -> Seen:
         """Since the last look; what can't be reached says nothing."""
         pods = {arm: self._pods(arm) for arm in ("canary", "baseline")}
         if self.prometheus is not None:
             arms = self.prometheus.arms(state, now_s)
+            self._warn("; ".join(f"{name}: {why}" for name, why in self.prometheus.unanswered.items()))
         else:
             counted = {arm: {uid: read(url) for uid, url in _urls(its)} for arm, its in pods.items()}
             arms = self.tally.arms(state, counted)
@@ -40,6 +43,12 @@ class ClusterSource:
                 arms[arm] = replace(arms[arm], restarts=sum(map(_restarts, its)))
         found = self.engagement(state, now_s, arms)
         return Seen(now_s, found["canary"], found["baseline"])
+
+    def _warn(self, text: str) -> None:
+        """Say what Prometheus did not answer, when that changes."""
+        if text and text != self.warned:
+            print(f"Prometheus: no answer: {text}", file=sys.stderr, flush=True)
+        self.warned = text
 
     def _pods(self, arm: str) -> list[Json]:
         try:
