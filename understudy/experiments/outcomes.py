@@ -2,7 +2,9 @@
 
 A metric is a ratio of sums over users, such as clicks per impression or clicks per user; users are the units, so that
 those who return do not count as new evidence. The relative difference is normal by the delta method (A. Deng et al.,
-"Applying the Delta Method in Metric Analytics", KDD 2018).
+"Applying the Delta Method in Metric Analytics", KDD 2018). Few users, of whom some are there all day, say less than
+their number: the interval is Student's, with the degrees of freedom of Welch and Satterthwaite over Kish's effective
+number of users, (Σn)² / Σn².
 """
 
 import math
@@ -35,6 +37,10 @@ class Outcomes:
     def ratio(self) -> float:
         return self.y / self.n
 
+    def effective_users(self) -> float:
+        """As many users of equal weight say as much (L. Kish, "Survey Sampling", 1965)."""
+        return self.n * self.n / self.nn
+
     def relative_variance(self) -> float:
         """Variance of the ratio's estimate, divided by the ratio's square."""
         users, r = self.users, self.ratio
@@ -44,13 +50,18 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Difference:
-    """One arm's ratio over another's, minus 1; ``se``: its standard error."""
+    """One arm's ratio over another's, minus 1; ``se``: its standard error, with ``df`` degrees of freedom."""
 
     value: float
     se: float
+    df: float = math.inf
 
-    def bounds(self, z: float) -> tuple[float, float]:
-        return self.value - z * self.se, self.value + z * self.se
+    def bounds(self, tail: float) -> tuple[float, float]:
+        """An interval beyond which the truth lies with the chance ``tail`` on either side."""
+        from scipy.stats import norm, t
+
+        quantile = float(norm.isf(tail) if math.isinf(self.df) else t.isf(tail, self.df))
+        return self.value - quantile * self.se, self.value + quantile * self.se
 
 
 def difference(arm: Outcomes, other: Outcomes) -> Difference | None:
@@ -59,5 +70,8 @@ def difference(arm: Outcomes, other: Outcomes) -> Difference | None:
     if least < 2 or min(arm.y, other.y, arm.n, other.n) <= 0:
         return None
     value = arm.ratio / other.ratio - 1
-    se = (1 + value) * math.sqrt(arm.relative_variance() + other.relative_variance())
-    return Difference(value, se)
+    ours, theirs = arm.relative_variance(), other.relative_variance()
+    se = (1 + value) * math.sqrt(ours + theirs)
+    parts = [(one, max(1.0, outcomes.effective_users() - 1)) for one, outcomes in ((ours, arm), (theirs, other))]
+    spread = sum(one * one / df for one, df in parts)
+    return Difference(value, se, (ours + theirs) ** 2 / spread if spread > 0 else math.inf)

@@ -10,7 +10,7 @@ from understudy.rollout.state import ArmSeen, Seen
 __all__ = ["Reading", "readings"]
 
 _ERRORS = 3.0  # times the baseline's rate that a canary may fail
-_CHANCE_Z = 4.0  # a shift of calibration counts where its interval excludes none, at one look in 30,000
+_CHANCE = 3e-5  # a shift of calibration counts where its interval excludes none, at one look in 30,000
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _calibration(config: Guardrails, canary: ArmSeen, baseline: ArmSeen) -> Iter
         found = difference(canary.calibration[head], baseline.calibration[head])
         if found is None:
             continue
-        low, high = found.bounds(_CHANCE_Z)
+        low, high = found.bounds(_CHANCE)
         missed = abs(found.value) > config.calibration_shift and not low <= 0 <= high
         text = f"labels over predictions of {head} are {found.value:+.1%} off the baseline's, "
         yield Reading(f"calibration {head}", missed, f"{text}the bound is ±{config.calibration_shift:.0%}", "scoring")

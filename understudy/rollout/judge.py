@@ -9,7 +9,6 @@ looks depend on each other: people return. Arms share features and people's hist
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from statistics import NormalDist
 
 from understudy.experiments import Difference, difference
 from understudy.rollout.config import Rollout
@@ -50,16 +49,16 @@ def _guard(config: Rollout, _: tuple[str, ...], state: State, seen: Seen) -> Dec
 def _look(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen) -> Decision:
     """What people did: is harm shown?"""
     found = dict(_differences((*judged, *config.harmful), seen))
-    if not found or seen.now_s - state.looked_s < duration_s(config.look):
+    if not found or _users(seen) < config.min_users or seen.now_s - state.looked_s < duration_s(config.look):
         return Decision(state)
     state = replace(state, looked_s=seen.now_s, looks=state.looks + 1)
-    z = _z(config.harm_alpha / (_most_looks(config) * len(found)))
+    tail = config.harm_alpha / (_most_looks(config) * len(found))
     for metric, one in found.items():
-        low, high = one.bounds(z)
+        low, high = one.bounds(tail)
         if metric in config.harmful and low > 0:
-            return _end(state, "aborted", "harm", f"harm: {_said(metric, one, z)}; more of it is worse")
+            return _end(state, "aborted", "harm", f"harm: {_said(metric, one, tail)}; more of it is worse")
         if metric in judged and high < 0:
-            return _end(state, "aborted", "harm", f"harm: {_said(metric, one, z)}")
+            return _end(state, "aborted", "harm", f"harm: {_said(metric, one, tail)}")
     return Decision(replace(state, harmless=True))
 
 
@@ -72,7 +71,7 @@ def _limits(config: Rollout, _: tuple[str, ...], state: State, seen: Seen) -> De
 
 
 def _advance(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen) -> Decision:
-    users = min(seen.canary.users or 0, seen.baseline.users or 0)
+    users = _users(seen)
     waits = seen.now_s - state.step_s < duration_s(config.bake) or users < config.min_users or not state.harmless
     unheard = min(seen.canary.scored, seen.baseline.scored) < config.guardrails.min_scored
     if state.phase == "paused" or waits or unheard or any(state.strikes.values()):
@@ -85,11 +84,11 @@ def _advance(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen)
         return Decision(state, (text,))
     if state.looked_s != seen.now_s:
         return Decision(state)  # only what was looked at now may promote
-    z = _z(config.alpha / _most_looks(config))
+    tail = config.alpha / _most_looks(config)
     found = dict(_differences(judged, seen))
-    if set(found) != set(judged) or any(one.bounds(z)[0] <= -config.margin for one in found.values()):
+    if set(found) != set(judged) or any(one.bounds(tail)[0] <= -config.margin for one in found.values()):
         return Decision(state)
-    texts = "; ".join(_said(metric, one, z) for metric, one in found.items())
+    texts = "; ".join(_said(metric, one, tail) for metric, one in found.items())
     return _end(state, "promoted", "", f"no worse than the margin of {config.margin:.1%}: {texts}")
 
 
@@ -133,10 +132,11 @@ def _most_looks(config: Rollout) -> int:
     return math.ceil(duration_s(config.max_duration) / duration_s(config.look))
 
 
-def _z(alpha: float) -> float:
-    return NormalDist().inv_cdf(1 - alpha)
+def _users(seen: Seen) -> int:
+    """In the smaller arm."""
+    return min(seen.canary.users or 0, seen.baseline.users or 0)
 
 
-def _said(metric: str, one: Difference, z: float) -> str:
-    low, high = one.bounds(z)
+def _said(metric: str, one: Difference, tail: float) -> str:
+    low, high = one.bounds(tail)
     return f"{metric} {one.value:+.2%} [{low:+.2%}, {high:+.2%}] against the baseline"

@@ -9,7 +9,7 @@ from understudy.rollout.state import ArmSeen, Seen, releases_of
 
 __all__ = ["status_of", "summary"]
 
-_Z95 = 1.96
+_TAIL = 0.025
 
 
 def summary(arms: Arms, seen: Seen) -> dict[str, Any]:
@@ -50,5 +50,5 @@ def _difference(ours: Outcomes, theirs: Outcomes) -> dict[str, float] | None:
     found = difference(ours, theirs)
     if found is None:
         return None
-    low, high = found.bounds(_Z95)
+    low, high = found.bounds(_TAIL)
     return {"value": found.value, "low": low, "high": high}
