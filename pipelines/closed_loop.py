@@ -10,7 +10,6 @@ from understudy.config import Config
 from understudy.errors import BadInput, GateFailed
 from understudy.lake import Lake
 from understudy.runs import Run
-from understudy.section import canonical_json
 from understudy.simulator.closed_loop import Settings, Week, run_weeks
 from understudy.spark_server import serving
 
@@ -40,7 +39,7 @@ def closed_loop(
         GateFailed: the first window's gates said no, so nothing can rank.
     """
     lake = Lake.open_or_create(lake_uri)
-    text = canonical_json(config) + "\n"
+    text = config.work() + "\n"
     if not lake.create(_CONFIG, text.encode()) and lake.read_bytes(_CONFIG).decode() != text:
         raise BadInput(
             f"lake {lake.root}: expected the configuration of its first week, found another; "

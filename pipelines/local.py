@@ -1,4 +1,4 @@
-"""Run the pipeline on this machine: the same graph and components, each step its own process."""
+"""Run the pipeline on this machine: the same graph and components, each step its own process or container."""
 
 import contextlib
 import io
@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from understudy.config import Config
 from understudy.errors import BadInput, GateFailed, UnderstudyError
@@ -25,13 +26,18 @@ _KINDS = {BadInput.exit_code: BadInput, GateFailed.exit_code: GateFailed}
 _ERROR = re.compile(r"(\w+): error (\d): (.*)")
 
 
-def run_pipeline(config: Config, lake_uri: str, window_end: str | None = None, again: bool = False) -> str:
+def run_pipeline(
+    config: Config, lake_uri: str, window_end: str | None = None, again: bool = False, *, runner: str = "subprocess"
+) -> str:
     """Run the retraining pipeline for one window; returns the run's id.
 
     A run that was killed goes on where it stood; one that is released already is not run again.
 
+    Args:
+        runner: ``subprocess``, or ``docker``: each step in a container of its role's image.
+
     Raises:
-        BadInput: the window or the configuration cannot be used.
+        BadInput: the window, the configuration or the container engine cannot be used.
         GateFailed: a gate said no; the record and the report tell which.
     """
     lake_uri = lake_uri if "://" in lake_uri else os.path.abspath(lake_uri)
@@ -45,8 +51,9 @@ def run_pipeline(config: Config, lake_uri: str, window_end: str | None = None, a
         return run.id
     log = Path(lake.path(run.folder, _LOG)) if lake.is_local else None
     started = _now()
-    with serving(), _tap(log, {"plan_window", *_steps()}) as tap:
-        _run_graph(config, lake_uri, plan.window_end, again)
+    spark = contextlib.nullcontext() if runner == "docker" else serving()
+    with spark, _tap(log, {"plan_window", *_steps()}) as tap:
+        _run_graph(config, lake, {"lake": lake_uri, "window_end": plan.window_end, "again": again}, runner)
     if run.manifest("promote") is None:
         raise _explain(run, log, started, tap.error)
     return run.id
@@ -58,20 +65,40 @@ def _steps() -> list[str]:
     return list(STEPS)
 
 
-def _run_graph(config: Config, lake_uri: str, window_end: str, again: bool) -> None:
+def _run_graph(config: Config, lake: Lake, arguments: dict[str, Any], runner: str) -> None:
     """Run it to its end; how it went stands in the record."""
     from kfp import local
 
     from pipelines.retraining import retraining
 
     logging.getLogger().setLevel(logging.ERROR)
+    pipeline = retraining(config)
+    with tempfile.TemporaryDirectory(prefix="understudy-kfp-") as root, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _steps_by(runner, pipeline, config, lake, Path(root)) as how:
+            local.init(how, pipeline_root=root, raise_on_error=False)
+            pipeline(**arguments)
+
+
+@contextlib.contextmanager
+def _steps_by(runner: str, pipeline: Any, config: Config, lake: Lake, root: Path) -> Iterator[Any]:
+    """What kfp runs each step with."""
+    if runner == "docker":
+        try:
+            from pipelines.docker_runner import docker_steps
+        except ModuleNotFoundError as error:
+            raise BadInput(
+                f"--runner docker: expected Python's package docker, found none ({error}); `pip install docker`"
+            ) from error
+        with docker_steps(pipeline, lake, root, gpu=config.training.device == "cuda") as containers:
+            yield containers
+        return
+    from kfp import local
+
     here = str(Path(__file__).resolve().parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with tempfile.TemporaryDirectory(prefix="understudy-kfp-") as root, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=False)
-        retraining(config)(lake=lake_uri, window_end=window_end, again=again)
+    yield local.SubprocessRunner(use_venv=False)
 
 
 def _explain(run: Run, log: Path | None, started: str, said: tuple[int, str] | None) -> UnderstudyError:
@@ -90,7 +117,8 @@ def _explain(run: Run, log: Path | None, started: str, said: tuple[int, str] | N
     if said is not None:
         return _KINDS.get(said[0], UnderstudyError)(said[1])
     where = f"; see {log}" if log else ""
-    return UnderstudyError(f"run {run.id}: expected every step to end, found one that did not say why{where}")
+    steps = ["plan_window"] if not run.has_plan() else [step for step in _steps() if run.manifest(step) is None]
+    return UnderstudyError(f"run {run.id}: expected {steps[0]} to commit, found that it ended without a word{where}")
 
 
 class _Tap(io.TextIOBase):

@@ -1,6 +1,11 @@
-"""The retraining pipeline. Steps talk through the lake; the graph only says who waits for whom."""
+"""The pipelines. Steps talk through the lake; a graph only says who waits for whom.
 
-from typing import Any
+Three graphs share the same steps: a whole run; its beginning, up to the comparison with production; and what serving
+reads. A run that was begun by the second is taken up by the first.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
@@ -18,11 +23,8 @@ from components.sample_examples.component import sample_examples
 from components.train_ranker.component import train_ranker
 from components.write_report.component import write_report
 from understudy.config import Config
-from understudy.section import canonical_json
 
-__all__ = ["NAME", "STEPS", "retraining"]
-
-NAME = "understudy-retraining"
+__all__ = ["GRAPHS", "ROLES", "STEPS", "Place", "name_of", "retraining"]
 
 # step → component, parts of the configuration, steps that it waits for
 STEPS: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
@@ -38,21 +40,113 @@ STEPS: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "promote": (promote, ("rollout",), ("publish_release",)),
 }
 
+# step → whose image it runs in; a test compares it with what the components say
+ROLES = dict.fromkeys(("plan_window", *STEPS, "write_report"), "tools")
+ROLES |= dict.fromkeys(("compact_logs", "build_features", "sample_examples"), "spark")
+ROLES |= dict.fromkeys(("train_ranker", "calibrate"), "train")
 
-def retraining(config: Config) -> BaseComponent:
-    """The pipeline for a configuration, which it carries inside."""
-    whole = canonical_json(config)
 
-    @dsl.pipeline(name=NAME, description="Retrains, gates and releases the ranker for one window.")
+class Graph(NamedTuple):
+    """A pipeline.
+
+    Args:
+        purpose: of its runs' plans.
+        last: the step whose commit means that the run has done what it is for; no step comes after it.
+        says: for people.
+    """
+
+    purpose: str
+    last: str
+    says: str
+
+
+GRAPHS = {
+    "retrain": Graph("train", "promote", "Retrains, gates and releases the ranker for one window."),
+    "drift": Graph("train", "check_drift", "Compares the newest days with those that production has learned from."),
+    "refresh": Graph("refresh", "build_features", "Builds what serving reads from all logs."),
+}
+
+Place = Callable[[str, Any], None]
+
+
+def name_of(config: Config, kind: str) -> str:
+    """The pipeline's name."""
+    return f"{config.pipeline.name}-{kind}"
+
+
+def retraining(config: Config, kind: str = "retrain", place: Place | None = None, limits: Any = None) -> BaseComponent:
+    """The pipeline for a configuration, which it carries inside.
+
+    Args:
+        kind: which graph.
+        place: is given each step's name and task, to say where it runs; None: it runs on this machine.
+        limits: of the whole, a ``dsl.PipelineConfig``.
+    """
+    graph = GRAPHS[kind]
+    body = _pipeline(config, graph, place)
+    functions = {"retrain": _retrain, "drift": _drift, "refresh": _refresh}
+    decorate = dsl.pipeline(name=name_of(config, kind), description=graph.says, pipeline_config=limits)
+    return decorate(functions[kind](body))
+
+
+def _retrain(body: Callable[..., None]) -> Callable[..., None]:
     def pipeline(lake: str, window_end: str = "", again: bool = False) -> None:
-        job = f"{dsl.PIPELINE_JOB_NAME_PLACEHOLDER} {dsl.PIPELINE_JOB_ID_PLACEHOLDER}"
-        report = write_report(lake=lake, job=job).set_caching_options(False)
-        with dsl.ExitHandler(report, name="retrain"):
-            plan = plan_window(lake=lake, config=whole, window_end=window_end, again=again, job=job)
-            plan.set_caching_options(False)
-            tasks: dict[str, Any] = {}
-            for step, (component, parts, waits) in STEPS.items():
-                task = component(lake=lake, run_id=plan.output, section=config.section(*parts))
-                tasks[step] = task.set_caching_options(False).after(*(tasks[name] for name in waits))
+        body(lake, window_end, again)
 
     return pipeline
+
+
+def _drift(body: Callable[..., None]) -> Callable[..., None]:
+    def pipeline(lake: str, window_end: str = "") -> None:
+        body(lake, window_end, False)
+
+    return pipeline
+
+
+def _refresh(body: Callable[..., None]) -> Callable[..., None]:
+    def pipeline(lake: str) -> None:
+        body(lake, "", False)
+
+    return pipeline
+
+
+def _pipeline(config: Config, graph: Graph, place: Place | None) -> Callable[..., None]:
+    whole = config.work()
+
+    def body(lake: Any, window_end: Any, again: Any) -> None:
+        def settle(step: str, task: Any) -> Any:
+            task.set_caching_options(False)
+            if place is not None:
+                place(step, task)
+            return task
+
+        job = _job(place is None)
+        report = settle("write_report", write_report(lake=lake, job=job, last=graph.last))
+        with dsl.ExitHandler(report, name="steps"):
+            wanted = {"window_end": window_end, "again": again, "purpose": graph.purpose}
+            plan = settle("plan_window", plan_window(lake=lake, config=whole, job=job, **wanted))
+            tasks: dict[str, Any] = {}
+            for step in _until(graph.last):
+                component, parts, waits = STEPS[step]
+                task = component(lake=lake, run_id=plan.output, section=config.section(*parts))
+                tasks[step] = settle(step, task).after(*(tasks[name] for name in waits))
+
+    return body
+
+
+def _job(here: bool) -> str:
+    """What names this run of the graph.
+
+    A cluster fills in a placeholder only where it is the whole value. Here ids have eight digits, and the name a time.
+    """
+    job: str = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    return f"{dsl.PIPELINE_JOB_NAME_PLACEHOLDER} {job}" if here else job
+
+
+def _until(last: str) -> list[str]:
+    """A step and all that it waits for, in order."""
+    needed = {last}
+    for step in reversed(STEPS):
+        if step in needed:
+            needed.update(STEPS[step][2])
+    return [step for step in STEPS if step in needed]

@@ -1,12 +1,13 @@
 """``understudy.yaml``: one configuration, strictly validated, data and nothing else."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import zoneinfo
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from understudy import strict_yaml
 from understudy.calibration.config import Calibration
@@ -14,13 +15,17 @@ from understudy.drift.config import Drift
 from understudy.errors import BadInput
 from understudy.evaluation.config import Evaluation
 from understudy.features.config import Features
+from understudy.kubeflow.config import Pipeline
 from understudy.logs.config import Labels, Logging, Source
 from understudy.rollout.config import Rollout
 from understudy.sampling.config import Sampling
-from understudy.section import canonical_json, number, section
+from understudy.section import canonical_json, duration_s, number, section
 from understudy.serving.config import Serving
 from understudy.simulator.config import World
 from understudy.training.config import Training
+
+if TYPE_CHECKING:
+    import pydantic
 
 __all__ = ["Config", "Window", "load"]
 
@@ -45,6 +50,7 @@ class Config:
         source: how raw logs map to tables, for `understudy ingest`; its ``outcomes`` name the heads.
         logging: what a feed of our own keeps, for `understudy collect`; it names the heads.
         world: the simulated feed, for `understudy simulate`.
+        pipeline: where runs run, and when, on Kubeflow; what a run is does not depend on it.
     """
 
     source: Source | None = None
@@ -61,6 +67,7 @@ class Config:
     rollout: Rollout = field(default_factory=Rollout)
     serving: Serving = field(default_factory=Serving)
     world: World | None = None
+    pipeline: Pipeline = field(default_factory=Pipeline)
 
     def __post_init__(self) -> None:
         if self.time_zone not in zoneinfo.available_timezones():
@@ -78,6 +85,19 @@ class Config:
             for head in named:
                 if head not in self.heads:
                     raise ValueError(f"{where}: expected one of {', '.join(self.heads)}, found {head!r}")
+        self._check_patience()
+
+    def _check_patience(self) -> None:
+        """A pod that ends before people have had their time would be no answer."""
+        if self.rollout.approval == "none":
+            return
+        promote = self.pipeline.pod("promote", "tools").timeout
+        for where, limit in (("deadline", self.pipeline.deadline), ("steps.promote.timeout", promote)):
+            if limit and duration_s(limit) <= duration_s(self.rollout.approval_wait):
+                raise ValueError(
+                    f"pipeline.{where}: expected more than rollout.approval_wait ({self.rollout.approval_wait}), "
+                    f"found {limit}"
+                )
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -90,8 +110,14 @@ class Config:
     def primary_heads(self) -> tuple[str, ...]:
         return self.evaluation.primary_heads or self.heads[:1]
 
+    def work(self) -> str:
+        """Canonical JSON of what a run is made from: all but ``pipeline``."""
+        value = dataclasses.asdict(self)
+        del value["pipeline"]
+        return canonical_json(value)
+
     def digest(self) -> str:
-        return hashlib.sha256(canonical_json(self).encode()).hexdigest()
+        return hashlib.sha256(self.work().encode()).hexdigest()
 
     def section(self, *names: str) -> str:
         """Canonical JSON of the named parts: what a pipeline step is given."""
@@ -116,10 +142,18 @@ def parse(value: dict[str, Any], where: str) -> Config:
     import pydantic
 
     try:
-        return pydantic.TypeAdapter(Config).validate_json(json.dumps(value, default=str))
+        return _adapter().validate_json(json.dumps(value, default=str))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise BadInput(f"configuration {where}: {_explain(first)}") from error
+
+
+@functools.cache
+def _adapter() -> "pydantic.TypeAdapter[Config]":
+    """What checks types and keys; it takes a quarter of a second to make."""
+    import pydantic
+
+    return pydantic.TypeAdapter(Config)
 
 
 def _explain(error: Any) -> str:

@@ -5,17 +5,21 @@ answer's text.
 """
 
 import http.client
+import ipaddress
+import re
 import socket
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Unanswered", "call"]
+__all__ = ["Unanswered", "call", "stays_inside"]
 
 _CHUNK = 64 << 10
+_IN_CLUSTER = re.compile(r"localhost|[a-z0-9-]+|[a-z0-9.-]+\.svc(\.cluster\.local)?")
 
 
 class Unanswered(Exception):
@@ -84,3 +88,19 @@ def _why(error: Exception) -> str:
     if isinstance(inner, http.client.HTTPException):
         return "no HTTP answer"
     return "no URL or header that can be sent"
+
+
+def stays_inside(url: str) -> bool:
+    """Whether nobody outside can read along: https, or http to loopback, a Service or a private address."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme != "http":
+        return parts.scheme == "https" and bool(host)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return _IN_CLUSTER.fullmatch(host) is not None
+    return address.is_loopback or address.is_private

@@ -6,7 +6,7 @@ from components.images import image
 
 
 @dsl.component(base_image=image("tools"), install_kfp_package=False)
-def plan_window(lake: str, config: str, window_end: str, again: bool, job: str) -> str:
+def plan_window(lake: str, config: str, window_end: str, again: bool, job: str, purpose: str = "train") -> str:
     """Decide once what the run works on: window, teacher, production, inputs.
 
     Args:
@@ -15,10 +15,11 @@ def plan_window(lake: str, config: str, window_end: str, again: bool, job: str) 
         window_end: last day of the window (YYYY-MM-DD); empty: the newest complete day.
         again: plan a fresh run even where this one exists.
         job: the orchestrator's own id of this job.
+        purpose: ``train``, or ``refresh``: what serving reads, from all days.
 
     Returns:
         The run's id.
     """
     from understudy.runs.planning import plan_window as plan
 
-    return plan(lake, config, window_end, again=again, job=job).run_id
+    return plan(lake, config, window_end, purpose=purpose, again=again, job=job).run_id

@@ -55,6 +55,12 @@ def test_a_job_keeps_its_plan(planned: tuple[str, str], config: Config) -> None:
     assert run_of_job(Lake.open(lake), "job 2") is None
 
 
+def test_a_job_that_nobody_has_named_is_refused(planned: tuple[str, str], config: Config) -> None:
+    """An old Kubeflow leaves the placeholder as it is: every run would be taken for the first."""
+    with pytest.raises(BadInput, match="expected the id of this run, found"):
+        plan_window(planned[0], config, "2022-04-30", job="{{$.pipeline_job_uuid}}")
+
+
 def test_a_plan_stands_when_aliases_move(planned: tuple[str, str], config: Config) -> None:
     lake, run_id = planned
     releases.move(Lake.open(lake), {"production": "f" * 64}, "test", expected={})

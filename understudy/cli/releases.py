@@ -1,5 +1,6 @@
 """``understudy releases``: what there is, and how to take it back."""
 
+import getpass
 from typing import Any
 
 import click
@@ -8,15 +9,28 @@ from understudy import releases as store
 from understudy.cli.output import json_option, lake_option, number, print_json, print_table, short
 from understudy.lake import Lake
 from understudy.releases import lifecycle
+from understudy.releases.approvals import approval, give_word
 from understudy.releases.fetching import fetch
 from understudy.releases.quarantine import REASONS
 
 __all__ = ["releases"]
 
+_note_option = click.option("--note", default="", help="For whoever reads it later.")
+
+
+def _somebody() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
+
+
+_by_option = click.option("--by", default=_somebody, show_default="you", metavar="NAME", help="Whose word it is.")
+
 
 @click.group()
 def releases() -> None:
-    """Look at releases, promote, roll back, quarantine, fetch."""
+    """Look at releases, approve or refuse, promote, roll back, quarantine, fetch."""
 
 
 @releases.command("list")
@@ -50,7 +64,9 @@ def show_release(ref: str, lake: str, as_json: bool) -> None:
         print_json(whole)
         return
     print_table(
-        f"release {release.digest}", ("what", "value"), [(k, str(whole[k])) for k in ("aliases", "window", "teacher")]
+        f"release {release.digest}",
+        ("what", "value"),
+        [(k, str(whole[k])) for k in ("aliases", "window", "teacher", "approval")],
     )
     rows = [
         (h, number(m["auc"]), number(m["log_loss"]), number(m["calibration_ratio"], 3))
@@ -60,6 +76,26 @@ def show_release(ref: str, lake: str, as_json: bool) -> None:
     gates = [(g["gate"], g["outcome"], g["reason"]) for g in release.manifest["gates"]]
     print_table("gates", ("gate", "outcome", "why"), gates)
     print_table("files", ("file", "SHA-256"), sorted(release.manifest["files"].items()))
+
+
+@releases.command("approve")
+@click.argument("ref", default="candidate")
+@_by_option
+@_note_option
+@lake_option
+def approve(ref: str, by: str, note: str, lake: str) -> None:
+    """Let a run go on that waits for it (`rollout.approval: required`); default: the candidate's."""
+    click.echo(f"{short(give_word(Lake.open(lake), ref, 'approved', by, note))} is approved")
+
+
+@releases.command("refuse")
+@click.argument("ref", default="candidate")
+@_by_option
+@_note_option
+@lake_option
+def refuse(ref: str, by: str, note: str, lake: str) -> None:
+    """End a run that waits for a word, as a gate does; production stays as it is."""
+    click.echo(f"{short(give_word(Lake.open(lake), ref, 'refused', by, note))} is refused")
 
 
 @releases.command("promote")
@@ -83,7 +119,7 @@ def rollback(to: str | None, lake: str) -> None:
 @click.option(
     "--reason", required=True, type=click.Choice(REASONS), help="harm, scoring and data spread to what it taught."
 )
-@click.option("--note", default="", help="For whoever reads it later.")
+@_note_option
 @lake_option
 def quarantine(ref: str, reason: str, note: str, lake: str) -> None:
     """Take a release out of service and out of training; production falls back to a healthy one."""
@@ -111,6 +147,7 @@ def _brief(lake: Lake, digest: str) -> dict[str, Any]:
         "window": manifest["window"],
         "metrics": metrics["heads"],
         "quarantined": digest in store.quarantined(lake),
+        "approval": approval(lake, digest),
     }
 
 

@@ -190,7 +190,7 @@ def _trained(run: Run, name: str, config: Config, seed: int, say: Say) -> _Train
 def _step(run: Run, config: Config) -> Step:
     """The base run, as the configuration's own plan would have it."""
     plan = run.plan()
-    own: dict[str, Any] = json.loads(canonical_json(config))
+    own: dict[str, Any] = json.loads(config.work())
     teacher = _teacher(run, config)
     note = "production, or its newest ancestor that had not seen the window's end" if teacher else "nobody teaches"
     changed = dataclasses.replace(plan, heads=config.heads, config=own, teacher=teacher, teacher_note=note)

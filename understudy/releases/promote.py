@@ -4,6 +4,7 @@ from typing import Any
 
 from understudy.errors import GateFailed, UnderstudyError
 from understudy.releases.aliases import aliases, move
+from understudy.releases.approvals import await_approval
 from understudy.releases.quarantine import quarantined
 from understudy.rollout.config import Rollout
 from understudy.runs import Outcome, Step, execute
@@ -42,6 +43,8 @@ def _body(step: Step, rollout: Rollout) -> Outcome:
     if rollout.mode == "none":
         step.say(f"candidate {digest[:12]} waits for `understudy releases promote`")
         return Outcome(figures={"digest": digest, "promoted": False, "reason": "rollout.mode is none"})
+    if rollout.approval == "required":
+        await_approval(step, rollout, digest)
     if rollout.mode == "canary" and step.plan.production is not None:
         return _on_stage(step, rollout, digest)
     _promote(step, digest)

@@ -18,7 +18,7 @@ class Guardrails:
         p99_ms: of a request.
         memory_mb: of a process.
         restarts: of the canary's processes since the rollout began.
-        score_shift: relative difference of a head's mean prediction from the baseline's.
+        score_shift: relative difference of a judged head's mean prediction from the baseline's.
         calibration_shift: relative difference of a head's Σp / Σy from the baseline's, where it is more than chance.
         min_requests: in a tick, or it says nothing of errors and latency.
         min_scored: requests of an arm in a step, before its mean prediction says something; no step ends before that.
@@ -42,7 +42,10 @@ class Rollout:
     Args:
         mode: what a run does with a release whose every verdict is a pass: ``direct`` moves the alias; ``canary``
             begins a rollout; ``none`` leaves the candidate for a person.
-        wait: in mode ``canary``, the run drives the rollout and ends with it; without it another driver does.
+        wait: in mode ``canary``, the run ends with the rollout: on this machine it drives it, on a cluster it watches
+            the driver there. Without it the run only begins it.
+        approval: ``required``: before its release gets near anybody, a run waits for `understudy releases approve`.
+        approval_wait: for so long; then the step says no.
         namespace: of the cluster where rollouts take place; empty: processes of the machine that drives.
         port: of the router, on this machine.
         prometheus: URL of the Prometheus that scrapes the servers; empty: they are asked themselves. Its token, where
@@ -52,7 +55,8 @@ class Rollout:
         tick: between two looks at the guardrails.
         look: between two looks at what people did.
         bake: the least time of a step.
-        min_users: that the canary and the baseline must each have had in a step before it is left.
+        min_users: that the canary and the baseline must each have had in a step before what they did says anything,
+            and before the step is left.
         max_duration: of a rollout; one without a verdict until then is rejected.
         no_data: a rollout that nobody uses for so long ends without a verdict.
         judged: metrics that must not be worse: a head is how often it is done per seen item, ``click.value`` the sum of
@@ -66,6 +70,8 @@ class Rollout:
 
     mode: str = "direct"
     wait: bool = True
+    approval: str = "none"
+    approval_wait: str = "7d"
     namespace: str = ""
     port: int = number(8800, low=0, high=65535)
     prometheus: str = ""
@@ -87,12 +93,14 @@ class Rollout:
     def __post_init__(self) -> None:
         if self.mode not in ("direct", "canary", "none"):
             raise ValueError(f"mode: expected direct, canary or none, found {self.mode!r}")
+        if self.approval not in ("none", "required"):
+            raise ValueError(f"approval: expected none or required, found {self.approval!r}")
         if self.prometheus and not re.fullmatch(r"https?://[^\s@]+", self.prometheus):
             raise ValueError("prometheus: expected a URL such as http://prometheus.monitoring.svc:9090, found another")
         rising = all(a < b for a, b in zip((0, *self.steps), self.steps, strict=False))
         if not self.steps or not rising or self.steps[-1] > 50 - self.held:
             raise ValueError(f"steps: expected rising numbers from 1 to {50 - self.held}, found {list(self.steps)}")
-        for text in (self.tick, self.look, self.bake, self.max_duration, self.no_data):
+        for text in (self.tick, self.look, self.bake, self.max_duration, self.no_data, self.approval_wait):
             duration_s(text)
         both = sorted(set(self.judged) & set(self.harmful))
         if both:

@@ -23,13 +23,18 @@ class Reading:
     reason: str = "other"
 
 
-def readings(config: Guardrails, seen: Seen) -> Iterator[Reading]:
-    """A reading of each guardrail that has something to say; one without data says nothing."""
+def readings(config: Guardrails, judged: tuple[str, ...], seen: Seen) -> Iterator[Reading]:
+    """A reading of each guardrail that has something to say; one without data says nothing.
+
+    Args:
+        judged: metrics that must not be worse. The mean prediction of another head, such as a rare one, may move by
+            itself from release to release: its calibration is held.
+    """
     canary, baseline = seen.canary, seen.baseline
     if (canary.requests or 0) >= config.min_requests:
         yield from _serving(config, canary, baseline)
     if min(canary.scored, baseline.scored) >= config.min_scored:
-        yield from _scores(config, canary, baseline)
+        yield from _scores(config, judged, canary, baseline)
     if canary.memory_mb is not None:
         text = f"a process holds {canary.memory_mb:.0f} MB, the bound is {config.memory_mb:g}"
         yield Reading("memory", canary.memory_mb > config.memory_mb, text)
@@ -51,8 +56,8 @@ def _serving(config: Guardrails, canary: ArmSeen, baseline: ArmSeen) -> Iterator
         yield Reading("latency", canary.p99_ms > config.p99_ms, text)
 
 
-def _scores(config: Guardrails, canary: ArmSeen, baseline: ArmSeen) -> Iterator[Reading]:
-    for head in sorted(canary.scores.keys() & baseline.scores.keys()):
+def _scores(config: Guardrails, judged: tuple[str, ...], canary: ArmSeen, baseline: ArmSeen) -> Iterator[Reading]:
+    for head in sorted(canary.scores.keys() & baseline.scores.keys() & set(judged)):
         if baseline.scores[head] > 0:
             shift = canary.scores[head] / baseline.scores[head] - 1
             text = f"{head} is predicted {shift:+.1%} off the baseline's mean, the bound is ±{config.score_shift:.0%}"

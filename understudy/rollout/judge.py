@@ -37,9 +37,9 @@ def judge(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen) ->
     return Decision(state)
 
 
-def _guard(config: Rollout, _: tuple[str, ...], state: State, seen: Seen) -> Decision:
+def _guard(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen) -> Decision:
     strikes = dict(state.strikes)
-    for one in readings(config.guardrails, seen):
+    for one in readings(config.guardrails, judged, seen):
         strikes[one.name] = strikes.get(one.name, 0) + 1 if one.missed else 0
         if strikes[one.name] >= config.guardrails.ticks:
             return _end(state, "aborted", one.reason, f"{one.name}: {one.text}, {strikes[one.name]} ticks in a row")

@@ -51,6 +51,11 @@ def plan_window(
         BadInput: the window holds nothing to learn from, or a day is malformed.
     """
     lake = Lake.open(lake_uri)
+    if "{{" in job:
+        raise BadInput(
+            f"job: expected the id of this run, found {job!r}, which this Kubeflow Pipelines does not fill in; "
+            "upgrade it to 2.5 or newer"
+        )
     if job and (known := run_of_job(lake, job)) is not None:
         return Run(lake, known).plan()
     wanted: dict[str, Any] = {"purpose": purpose, "window_start": window_start, "again": again}
@@ -216,5 +221,5 @@ def _day(text: str, where: str) -> datetime.date:
 def _json(config: Config) -> dict[str, Any]:
     import json
 
-    value: dict[str, Any] = json.loads(canonical_json(config))
+    value: dict[str, Any] = json.loads(config.work())
     return value

@@ -1,0 +1,1 @@
+"""What the configuration says of Kubeflow Pipelines, and what should be scheduled there: decisions, without kfp."""
