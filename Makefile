@@ -51,6 +51,10 @@ bench: install ## the comparisons behind the README's numbers (DATA=)
 	$(BIN)/python benchmarks/position.py
 	$(BIN)/python benchmarks/closed_loop.py
 
+.PHONY: images
+images: ## container images of every role, and what they weigh (ROLE=, ENGINE=, BASE=, TAG=, VARIANT=)
+	./images/build.sh
+
 .PHONY: lock
 lock: install ## resolve the exact versions of every role anew (needs uv)
 	./requirements/lock.sh

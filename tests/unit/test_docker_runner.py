@@ -1,0 +1,167 @@
+"""How `understudy run --runner docker` asks for a step's container, and what it says when it can't have one."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.retraining import retraining
+from understudy.config import Config
+from understudy.errors import BadInput
+from understudy.lake import Lake
+
+docker = pytest.importorskip("docker", reason="needs Python's package docker")
+from pipelines.docker_runner import container_arguments, docker_steps, images_of  # noqa: E402
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake.open_or_create(str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def test_a_step_sees_the_lake_where_it_lies_and_writes_as_its_user(lake: Lake, root: Path) -> None:
+    arguments = container_arguments(lake, root, {})
+    mounts = {mount["Target"]: mount for mount in arguments["mounts"]}
+    assert mounts[lake.root]["Source"] == lake.root
+    assert not mounts[lake.root]["ReadOnly"]
+    assert arguments["user"] == f"{os.getuid()}:{os.getgid()}"
+    assert arguments["environment"] == {"TMPDIR": str(root / "scratch"), "SPARK_LOCAL_DIRS": str(root / "scratch")}
+
+
+def test_its_user_has_a_name(lake: Lake, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    monkeypatch.setattr(os, "getgid", lambda: 1234)
+    (users,) = [m["Source"] for m in container_arguments(lake, root, {})["mounts"] if m["Target"] == "/etc/passwd"]
+    assert [line.split(":")[2] for line in Path(users).read_text().splitlines()] == ["0", "1234"]
+
+
+def test_it_has_no_more_than_it_needs(lake: Lake, root: Path) -> None:
+    arguments = container_arguments(lake, root, {})
+    assert arguments["read_only"]
+    assert arguments["cap_drop"] == ["ALL"]
+    assert arguments["security_opt"] == ["no-new-privileges"]
+    assert arguments["network_mode"] == "none"
+    assert "device_requests" not in arguments
+    assert "privileged" not in arguments
+
+
+def test_the_engine_decides_who_a_step_is_and_how_folders_are_labelled(lake: Lake, root: Path) -> None:
+    arguments = container_arguments(lake, root, {}, security=("name=rootless", "name=selinux"))
+    assert arguments["user"] == "0:0"
+    assert arguments["group_add"] == []
+    assert "label=disable" in arguments["security_opt"]
+
+
+def test_it_gets_a_gpu_where_the_configuration_asks_for_one(lake: Lake, root: Path) -> None:
+    (request,) = container_arguments(lake, root, {}, gpu=True)["device_requests"]
+    assert request["Capabilities"] == [["gpu"]]
+
+
+def test_of_the_environment_it_gets_what_steps_read(lake: Lake, root: Path) -> None:
+    passed = {"UNDERSTUDY_WORD": "1", "OMP_NUM_THREADS": "2", "SPARK_DRIVER_MEMORY": "1g", "AWS_REGION": "x"}
+    kept = {"PATH": "/mine", "PYTHONPATH": "/mine", "SPARK_HOME": "/mine", "UNDERSTUDY_IMAGE_TRAIN": "i", "SECRET": "s"}
+    environment = container_arguments(lake, root, {**passed, **kept})["environment"]
+    assert environment.items() >= passed.items()
+    assert not environment.keys() & kept.keys()
+
+
+def test_it_has_a_network_only_where_something_lies_there(lake: Lake, root: Path) -> None:
+    arguments = container_arguments(lake, root, {"UNDERSTUDY_REDIS_URL": "redis://localhost"})
+    assert arguments["network_mode"] == "host"
+    assert "hostname" not in arguments
+
+
+def test_a_lake_in_an_object_store_is_not_mounted(root: Path) -> None:
+    arguments = container_arguments(Lake("memory://bucket/lake"), root, {})
+    assert [mount["Target"] for mount in arguments["mounts"]] == ["/etc/passwd"]
+    assert arguments["network_mode"] == "host"
+
+
+def test_the_pipeline_names_the_image_of_each_role_that_has_steps(config: Config) -> None:
+    assert [name.split(":")[0] for name in images_of(retraining(config))] == [
+        f"understudy/{role}-python" for role in ("spark", "tools", "train")
+    ]
+
+
+def said(config: Config, lake: Lake, root: Path) -> str:
+    with pytest.raises(BadInput) as raised, docker_steps(retraining(config), lake, root):
+        pytest.fail("it began")
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_no_engine(config: Config, lake: Lake, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    text = said(config, lake, root)
+    assert text.startswith(f"--runner docker: expected a Docker engine at unix://{tmp_path}/nothing.sock, found: ")
+    assert "DOCKER_HOST" in text
+
+
+class Engine:
+    """An engine with some images, whose containers end as they are told."""
+
+    def __init__(self, images: set[str], ends: Any = None) -> None:
+        self.known, self.ends, self.pulled = images, ends, list[str]()
+        self.images = self.containers = self
+
+    def get(self, image: str) -> None:
+        if image not in self.known:
+            raise docker.errors.ImageNotFound(image)
+
+    def pull(self, image: str) -> None:
+        self.pulled.append(image)
+        raise docker.errors.APIError("denied")
+
+    def info(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, *_: Any, **__: Any) -> None:
+        if self.ends:
+            raise self.ends
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, config: Config) -> Engine:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///engine.sock")
+    known = Engine(set(images_of(retraining(config))))
+    monkeypatch.setattr(docker, "from_env", lambda: known)
+    return known
+
+
+def test_an_image_of_ours_that_was_not_built_is_never_fetched(
+    config: Config, lake: Lake, root: Path, engine: Engine
+) -> None:
+    engine.known = {name for name in engine.known if "train" not in name}
+    text = said(config, lake, root)
+    assert "train-python:" in text
+    assert "expected it in the engine at unix:///engine.sock, found none; build it with `make images`" in text
+    assert engine.pulled == []
+
+
+def test_an_image_that_somebody_named_is_fetched(
+    config: Config, lake: Lake, root: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.docker_runner.images_of", lambda _: ["registry.example/tools@sha256:1"])
+    assert "or at its registry, found: denied" in said(config, lake, root)
+    assert engine.pulled == ["registry.example/tools@sha256:1"]
+
+
+def test_a_lake_that_containers_cannot_write(config: Config, lake: Lake, root: Path, engine: Engine) -> None:
+    engine.ends = docker.errors.ContainerError(None, 1, "sh", "image", b"sh: cannot create: Permission denied\n")
+    text = said(config, lake, root)
+    assert text.startswith(f"lake {lake.root}: expected containers of the engine at unix:///engine.sock to read and")
+    assert "found: sh: cannot create: Permission denied; keep it on the engine's machine" in text
+
+
+def test_an_engine_on_another_machine(config: Config, lake: Lake, root: Path, engine: Engine) -> None:
+    assert "found: another machine's folders" in said(config, lake, root)
