@@ -27,8 +27,10 @@ __all__ = ["container_arguments", "docker_steps", "images_of"]
 _OURS = "understudy/"  # as `make images` names them; at a registry anybody may have taken that name
 _LABEL = "dev.understudy.run"
 # What steps read, and what decides the last bits of their sums.
-_PASSED = ("AWS_", "UNDERSTUDY_", "MKL_", "OMP_", "OPENBLAS_")
-_PASSED += ("SPARK_CONNECT_AUTHENTICATE_TOKEN", "SPARK_DRIVER_MEMORY", "SPARK_MASTER", "SPARK_REMOTE")
+_PASSED = (
+    *("AWS_", "UNDERSTUDY_", "MKL_", "OMP_", "OPENBLAS_"),
+    *("SPARK_CONNECT_AUTHENTICATE_TOKEN", "SPARK_DRIVER_MEMORY", "SPARK_MASTER", "SPARK_REMOTE"),
+)
 _NOT_PASSED = ("UNDERSTUDY_IMAGE_",)
 
 

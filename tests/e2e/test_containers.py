@@ -45,7 +45,8 @@ def engine() -> Iterator[Any]:
                 found = client.containers.run(name(role), ["python3", "-c", FINGERPRINT, "/app"], remove=True)
             except docker.errors.ImageNotFound:
                 pytest.skip(f"needs the image {name(role)}: `make images`")
-            if found != subprocess.run([sys.executable, "-c", FINGERPRINT, ROOT], stdout=subprocess.PIPE).stdout:
+            here = subprocess.run([sys.executable, "-c", FINGERPRINT, ROOT], check=True, stdout=subprocess.PIPE)
+            if found != here.stdout:
                 pytest.skip(f"needs the image {name(role)} of this code: `make images`")
         yield client
 
