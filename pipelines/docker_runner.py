@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import docker  # type: ignore[import-untyped]
-from docker.types import DeviceRequest, Mount  # type: ignore[import-untyped]
+import docker  # type: ignore[import-not-found,import-untyped]
+from docker.types import DeviceRequest, Mount  # type: ignore[import-not-found,import-untyped]
 from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
