@@ -183,7 +183,8 @@ def test_a_world_that_cannot_be_simulated_is_one_clear_line(
 ) -> None:
     assert simulated.logging is not None
     if "heads" in change:
-        change = {"logging": dataclasses.replace(simulated.logging, **change)}
+        rollout = dataclasses.replace(simulated.rollout, harmful=())
+        change = {"logging": dataclasses.replace(simulated.logging, **change), "rollout": rollout}
     with pytest.raises(BadInput, match=expected):
         simulate(dataclasses.replace(simulated, **change), str(tmp_path / "lake"), 1)
     assert not (tmp_path / "lake").exists()
