@@ -350,6 +350,16 @@ def test_who_moves_production_meanwhile_ends_the_rollout(stage: Stage) -> None:
     assert stage.release_of("stable") == release(stage.lake, "urgent")
 
 
+def test_who_makes_the_candidate_production_has_promoted_it(stage: Stage) -> None:
+    state = stage.hours(2, stage.begin())
+    produce(stage.lake, stage.candidate)
+    state = stage.hours(1, state)
+    stage.operator().look()
+    assert state.phase == "promoted"
+    assert aliases(stage.lake)["production"] == stage.release_of("stable") == stage.candidate
+    assert stage.candidate not in marks(stage.lake)
+
+
 def test_what_is_not_ours_stays(stage: Stage) -> None:
     other = stable_deployment()
     other["metadata"] = {"name": "understudy-canary", "labels": {"app": "theirs"}}

@@ -123,6 +123,8 @@ class Driver:
         if word is not None:
             return Decision(state, (f"not understood: expected {', '.join(WORDS)}, found {word[:40]!r}",))
         production = aliases(self.lake).get("production")
+        if production == state.candidate:
+            return judge.promote(state, "whoever made it production meanwhile")
         if production is not None and production != state.stable:
             return judge.abort(state, f"whoever made {production[:12]} production meanwhile")
         if state.candidate in quarantined(self.lake):
@@ -131,9 +133,9 @@ class Driver:
 
     def wait(self, rollout_id: str, settled: bool) -> None:
         """Until the next tick, or until somebody else has decided; what is on its way goes on meanwhile."""
-        end = self.clock() + duration_s(self.config.tick)
+        until_s = self.clock() + duration_s(self.config.tick)
         number = -1
-        while (left := end - self.clock()) > 0:
+        while (left := until_s - self.clock()) > 0:
             try:
                 before, (number, state) = number, self.record.load(rollout_id)
                 if not state.ended and (self.record.word() is not None or before not in (-1, number)):

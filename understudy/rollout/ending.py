@@ -23,10 +23,10 @@ def end(lake: Lake, record: Record, state: State) -> State:
         the state that has told of it.
     """
     assert state.ended, "a rollout that is on has no end"
-    history = record.history(state.id)
-    sentence = str(history[-1]["said"]) if history else ""
     if state.told:
         return state
+    history = record.history(state.id)
+    sentence = str(history[-1]["said"]) if history else ""
     note = _bring(lake, state, sentence)
     tell(f"rollout {state.id}: {sentence}{note}", details={"candidate": state.candidate, "stable": state.stable})
     number, newest = record.load(state.id)
