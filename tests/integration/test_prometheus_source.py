@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, start_http_server
 from prometheus_server import PrometheusServer
 from ranking import PATIENT, RankServer, another_release, items_of
 
-from understudy.rollout.metrics import Counted, read, since
+from understudy.rollout.metrics import Counted, Tally, read
 from understudy.rollout.prometheus import Prometheus
 from understudy.rollout.state import ArmSeen, State
 
@@ -68,7 +68,9 @@ def test_prometheus_says_what_servers_say(
     end = time.time()
     time.sleep(1)
     found = source.arms(state, end)
-    said = {arm: since([counted(one)], before[arm], before[arm]) for arm, one in arms.items()}
+    tally = Tally()
+    tally.arms(state, {arm: {arm: one} for arm, one in before.items()})
+    said = tally.arms(state, {arm: {arm: counted(one)} for arm, one in arms.items()})
     assert source.unanswered == {}
     for arm, theirs in found.items():
         ours = said[arm]

@@ -10,7 +10,7 @@ from ranking import RankServer, items_of
 from understudy.config import load
 from understudy.lake import Lake
 from understudy.rollout.engagement import logged
-from understudy.rollout.metrics import Counted, parsed, read, since
+from understudy.rollout.metrics import Counted, Tally, parsed, read
 from understudy.rollout.state import ArmSeen, State
 
 CONFIG = load(ROOT / "examples" / "collector.yaml")
@@ -66,14 +66,16 @@ def test_servers_metrics_since_the_last_look(released: Path) -> None:
     server.client.post("/v1/rank", json={})
     after = read(server.url)
     assert after is not None
-    arm = since([after], before, before)
+    tally, state = Tally(), State.begin("r", "new", "old", 0.0)
+    tally.arms(state, {"canary": {server.url: before}})
+    arm = tally.arms(state, {"canary": {server.url: after}})["canary"]
     assert (arm.requests, arm.errors, arm.scored) == (21, 0, 20)
     assert arm.scores["click"] == pytest.approx(predicted / 200, rel=1e-4)
     assert arm.p99_ms is not None
     assert 0.5 < arm.p99_ms < 10_000
     assert server.stop() == 0
     assert read(server.url) is None
-    assert since([parsed("")], after, Counted()).requests == 0  # it started anew
+    assert tally.arms(state, {"canary": {server.url: parsed("")}})["canary"].requests == 0  # it started anew
 
 
 def test_a_percentile_is_interpolated_within_its_bucket() -> None:

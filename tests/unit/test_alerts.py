@@ -16,13 +16,6 @@ SECRET = "T0secret/B0secret/x9secret"
 DIGEST = "ab" * 32
 
 
-@pytest.fixture(autouse=True)
-def _nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(WEBHOOK, raising=False)
-    monkeypatch.delenv(ALERTMANAGER, raising=False)
-    monkeypatch.setattr(alerts, "_PAUSE_S", 0.01)
-
-
 def said(capfd: pytest.CaptureFixture[str]) -> str:
     out, err = capfd.readouterr()
     assert out == ""

@@ -23,9 +23,10 @@ from understudy.releases import aliases
 from understudy.releases.quarantine import marks
 from understudy.rollout.beginning import begin
 from understudy.rollout.cluster.api import Api, Conflict, Unreachable
+from understudy.rollout.cluster.objects import route
 from understudy.rollout.cluster.operator import Operator
 from understudy.rollout.cluster.record import NAME, START, WORD, ClusterRollouts
-from understudy.rollout.cluster.servers import ClusterServers, route
+from understudy.rollout.cluster.servers import ClusterServers
 from understudy.rollout.config import Rollout
 from understudy.rollout.driver import Driver
 from understudy.rollout.record import Later, Moved, Rollouts

@@ -9,7 +9,6 @@ from http_server import Answer, nobody, server
 from run_records import FAILED, PASSED, commit, recorded
 
 from components.write_report.component import write_report
-from understudy import alerts
 from understudy.alerts import ALERTMANAGER, WEBHOOK
 from understudy.errors import BadInput, GateFailed
 from understudy.lake import Lake
@@ -17,13 +16,6 @@ from understudy.report.telling import tell_end
 
 JOB = "4f1c"
 DIGEST = "ab" * 32
-
-
-@pytest.fixture(autouse=True)
-def _nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(WEBHOOK, raising=False)
-    monkeypatch.delenv(ALERTMANAGER, raising=False)
-    monkeypatch.setattr(alerts, "_PAUSE_S", 0.01)
 
 
 @pytest.fixture

@@ -89,12 +89,11 @@ def operate(config: str, place: Place) -> None:
     `understudy releases rollback` moves the servers too.
     """
     from understudy.config import load
+    from understudy.rollout.cluster.operator import Operator
     from understudy.rollout.cluster.record import ClusterRollouts
     from understudy.rollout.places import cluster_driver, judged_metrics
 
     loaded, lake, api = load(config), Lake.open(place.lake), place.api()
-    from understudy.rollout.cluster.operator import Operator
-
     record = ClusterRollouts(api, lake)
     click.echo(f"driver: namespace {api.namespace}, judges {', '.join(judged_metrics(loaded))}", err=True)
     Operator(cluster_driver(lake, record, loaded, _say), record).run()
@@ -140,12 +139,12 @@ def watch(rollout_id: str | None, place: Place, every: float) -> None:
     record = place.record()
     chosen, said = rollout_id or place.newest(), 0
     while True:
+        _, state = record.load(chosen)
         history = record.history(chosen)
         for one in history[said:]:
             click.echo(f"{one['at']}  step {one['step'] + 1}  {one['said']}")
         said = len(history)
-        _, state = record.load(chosen)
-        if state.ended and (state.told or place.is_cluster):
+        if state.ended:
             return
         time.sleep(every)
 

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from understudy.cli.output import print_table, short
+from understudy.rollout.state import ENDED
 
 __all__ = ["print_history", "print_status"]
 
@@ -14,11 +15,10 @@ def print_status(found: dict[str, Any]) -> None:
     seen = found["seen"] or {"buckets": {}, "arms": {}, "differences": {}}
     title = f"rollout {found['id']}: {found['phase']}, step {found['step'] + 1}"
     columns = ("arm", "release", "buckets", "users", "requests", "errors", "p99 ms", "memory MB", "restarts", "scored")
-    arms = ("stable", "canary", "baseline", "previous", "month")
-    buckets = {} if found["phase"] in ("aborted", "rejected", "promoted") else seen["buckets"]
+    buckets = {} if found["phase"] in ENDED else seen["buckets"]
     rows = [
-        (arm, short(found["releases"][arm]), buckets.get(arm, ""), *_figures(seen["arms"].get(arm, {})))
-        for arm in arms
+        (arm, short(release), buckets.get(arm, ""), *_figures(seen["arms"].get(arm, {})))
+        for arm, release in found["releases"].items()
         if not buckets or arm in buckets
     ]
     print_table(title, columns, rows)

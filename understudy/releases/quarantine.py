@@ -19,6 +19,7 @@ __all__ = ["REASONS", "SPREADING", "marks", "nearest_healthy", "quarantine", "qu
 REASONS = ("harm", "scoring", "data", "other")
 SPREADING = ("harm", "scoring", "data")
 _FOLDER = "releases/quarantine"
+_READ: dict[tuple[str, str], dict[str, Any]] = {}
 
 
 def marks(lake: Lake) -> dict[str, dict[str, Any]]:
@@ -41,7 +42,7 @@ def quarantine(lake: Lake, digest: str, reason: str, note: str = "") -> None:
 def quarantined(lake: Lake) -> set[str]:
     """Releases that are marked, and all to which a fault has spread."""
     own = marks(lake)
-    parents = {digest: read_manifest(lake, digest)["parents"] for digest in digests(lake)} if own else {}
+    parents = {digest: _parents(lake, digest) for digest in digests(lake)} if own else {}
     spoiled = {
         parents[digest]["data"] for digest, mark in own.items() if mark["reason"] == "data" and digest in parents
     }
@@ -52,6 +53,14 @@ def quarantined(lake: Lake) -> set[str]:
     ):
         faulty |= spread
     return set(own) | faulty
+
+
+def _parents(lake: Lake, digest: str) -> dict[str, Any]:
+    """Read once in a process: what a digest names never changes, and drivers and servers ask every few seconds."""
+    key = lake.uri(), digest
+    if key not in _READ:
+        _READ[key] = read_manifest(lake, digest)["parents"]
+    return _READ[key]
 
 
 def nearest_healthy(lake: Lake, digest: str) -> str | None:

@@ -7,23 +7,26 @@ often it was done per seen item; or a head's ``.value``, the sum of its actions'
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import duckdb
 import numpy as np
 
 from understudy.config import Config
-from understudy.errors import BadInput, first_line
+from understudy.errors import first_line
 from understudy.experiments import Outcomes
 from understudy.lake import Lake
 from understudy.logs.sources import literal, quoted
 from understudy.rollout.state import ArmSeen, State
-from understudy.section import duration_s
+from understudy.section import canonical_json, duration_s
 from understudy.snapshot import Snapshot
 
-__all__ = ["logged"]
+__all__ = ["Look", "logged"]
 
 _TABLES = ("impressions", "actions")
+_ARMS = ("canary", "baseline")
 _VALUE = ".value"
+_FRESH_S = 300
 # What was sent twice counts once; an action after the window is no label.
 _SEEN = """
 WITH shown AS (
@@ -46,41 +49,47 @@ _DONE = "max(CASE WHEN a.action = {head} THEN 1 ELSE 0 END)"
 _SUM = "sum(CASE WHEN a.action = {head} THEN greatest(a.value, 0) ELSE 0 END)"
 
 
-def logged(
-    lake: Lake, config: Config, metrics: tuple[str, ...]
-) -> Callable[[State, float, dict[str, ArmSeen]], dict[str, ArmSeen]]:
-    """A look at the lake's log.
+Look = Callable[[State, float, dict[str, ArmSeen]], dict[str, ArmSeen]]
+
+
+def logged(lake: Lake, config: Config, metrics: tuple[str, ...]) -> Look:
+    """A look at the lake's log, which is read again when it has grown, or after five minutes.
 
     Args:
         metrics: heads, or heads' ``.value``.
     """
     window_s = duration_s(config.labels.attribution_window)
+    kept: dict[Any, dict[str, ArmSeen]] = {}
 
     def look(state: State, now_s: float, arms: dict[str, ArmSeen]) -> dict[str, ArmSeen]:
-        span = {"start": state.step_s, "end": now_s - window_s, "window": window_s}
         try:
             snapshot = Snapshot.current(lake)
-        except BadInput:
+            if not all(snapshot.tables.get(table) for table in _TABLES):
+                return arms  # nothing was logged yet
+            asked = (state.step_s, now_s // _FRESH_S, canonical_json(snapshot.tables))
+            if asked not in kept:
+                span = {"start": state.step_s, "end": now_s - window_s, "window": window_s}
+                found = _read(lake, snapshot, metrics, span)
+                kept.clear()
+                kept[asked] = found
+        except Exception as error:  # no data, as from a server that does not answer; the other guardrails go on
+            print(f"what people did: expected to read it, found: {first_line(error)}", file=sys.stderr, flush=True)
             return arms
-        except Exception as error:
-            return _unread(arms, error)
-        if not all(snapshot.tables.get(table) for table in _TABLES):
-            return arms  # nothing was logged yet
-        try:
-            with duckdb.connect() as db:
-                for table in _TABLES:
-                    db.register(table, snapshot.dataset(lake, table))
-                return _filled(db, arms, metrics, span)
-        except Exception as error:
-            return _unread(arms, error)
+        did = {arm: kept[asked][arm] for arm in arms}
+        return {
+            arm: replace(seen, users=did[arm].users, outcomes=did[arm].outcomes, calibration=did[arm].calibration)
+            for arm, seen in arms.items()
+        }
 
     return look
 
 
-def _unread(arms: dict[str, ArmSeen], error: Exception) -> dict[str, ArmSeen]:
-    """No data, as from a server that does not answer; the other guardrails go on."""
-    print(f"what people did: expected to read it, found: {first_line(error)}", file=sys.stderr, flush=True)
-    return arms
+def _read(lake: Lake, snapshot: Snapshot, metrics: tuple[str, ...], span: dict[str, float]) -> dict[str, ArmSeen]:
+    """Arm → users, outcomes and calibration."""
+    with duckdb.connect() as db:
+        for table in _TABLES:
+            db.register(table, snapshot.dataset(lake, table))
+        return _filled(db, {arm: ArmSeen() for arm in _ARMS}, metrics, span)
 
 
 def _filled(

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from understudy.errors import UnderstudyError
 from understudy.experiments import Arms
 from understudy.experiments.arms import HOLDOUTS
 from understudy.lake import Lake
+from understudy.rollout.engagement import Look
 from understudy.rollout.metrics import Tally, read
-from understudy.rollout.state import ArmSeen, Seen, State
+from understudy.rollout.state import Seen, State
 
 __all__ = ["LocalServers", "LocalSource"]
 
@@ -133,7 +134,7 @@ class LocalSource:
     """
 
     servers: LocalServers
-    engagement: Callable[[State, float, dict[str, ArmSeen]], dict[str, ArmSeen]]
+    engagement: Look
     tally: Tally = field(default_factory=Tally)
 
     def see(self, state: State, now_s: float) -> Seen:

@@ -1,15 +1,15 @@
 """What the rank servers of an arm say of themselves at ``/metrics``, since the last look."""
 
 import math
-import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from understudy.http_calls import call
 from understudy.rollout.state import ArmSeen, State
 
-__all__ = ["Counted", "Tally", "read", "since"]
+__all__ = ["Counted", "Tally", "read"]
 
 _PREFIX = "understudy_serving_"
 _TIMEOUT_S = 2.0
@@ -71,8 +71,7 @@ class Counted:
 def read(url: str) -> Counted | None:
     """Counters of the server at ``url``; None where it gives no such page."""
     try:
-        with urllib.request.urlopen(f"{url}/metrics", timeout=_TIMEOUT_S) as answer:
-            found = parsed(answer.read(_MOST_BYTES).decode())
+        found = parsed(call(f"{url}/metrics", limit_s=_TIMEOUT_S, most_bytes=_MOST_BYTES).decode())
     except Exception:  # half an answer, or another page, is none
         return None
     values = [found.requests, found.errors, found.scored, found.candidates, *found.buckets.values()]
@@ -99,18 +98,6 @@ def parsed(text: str) -> Counted:
             elif name == "resident_bytes" and math.isfinite(value):
                 found = replace(found, resident_bytes=max(found.resident_bytes, value))
     return found
-
-
-def since(now: Iterable[Counted], before: Counted, step: Counted) -> ArmSeen:
-    """An arm's servers between two looks.
-
-    Args:
-        now: counters of each server. before: of all at the last look. step: of all when the step began.
-    """
-    total = Counted()
-    for one in now:
-        total = total.plus(one)
-    return _seen(total.plus(before, -1), total.plus(step, -1))
 
 
 @dataclass

@@ -31,9 +31,6 @@ class Later(UnderstudyError):
 class Record(Protocol):
     """Where rollouts are recorded: a lake, or an object in a cluster."""
 
-    def ids(self) -> list[str]:
-        """Oldest first."""
-
     def last(self) -> State | None:
         """The newest rollout's."""
 
@@ -86,6 +83,7 @@ class Rollouts:
     lake: Lake
 
     def ids(self) -> list[str]:
+        """Oldest first."""
         return [name for name in self.lake.names(_FOLDER) if not name.endswith(".json")]  # the route lies there too
 
     def last(self) -> State | None:

@@ -32,10 +32,6 @@ class ClusterRollouts:
     api: Api
     lake: Lake | None = None
 
-    def ids(self) -> list[str]:
-        last = self.last()
-        return sorted({*(Rollouts(self.lake).ids() if self.lake else ()), *([last.id] if last is not None else ())})
-
     def last(self) -> State | None:
         found = _data(self.api.get("ConfigMap", NAME))
         return _state(found)

@@ -6,38 +6,34 @@ with ``stable``. The manifest's HTTPRoute leads everybody to ``stable``; the dri
 precedence (Gateway API: a match of more headers).
 """
 
-import copy
 import math
 from dataclasses import dataclass
 
 from understudy.errors import BadInput
 from understudy.experiments import Arms
 from understudy.experiments.arms import HOLDOUTS
-from understudy.experiments.header import BUCKET
 from understudy.rollout.cluster.api import Api, Json
+from understudy.rollout.cluster.objects import (
+    ARMS,
+    BASE_ROUTE,
+    CAPACITY,
+    ROUTE,
+    available,
+    deployment,
+    is_ours,
+    is_ready,
+    name_of,
+    refuse_foreign,
+    release_of,
+    released,
+    replicas_of,
+    route,
+    routed_of,
+)
 
-__all__ = ["ARM", "ROUTE", "ClusterServers", "deployment", "route", "selector"]
+__all__ = ["ClusterServers"]
 
-ARM, RELEASE = "understudy.dev/arm", "understudy.dev/release"
-BASE_ROUTE, ROUTE = "understudy", "understudy-arms"
-ARMS = ("canary", "baseline", *HOLDOUTS)
-_OURS = {"app.kubernetes.io/managed-by": "understudy-rollout"}
-_CONTAINERS = ("fetch", "serve")  # that are told the release
-_RELEASE_ENV, _ARM_ENV = "UNDERSTUDY_RELEASE", "UNDERSTUDY_ARM"
-_MOST_MATCHES = 64  # of a rule (Gateway API)
-_CAPACITY = "understudy.dev/capacity"
 _NEARLY_ALL = 80  # of the buckets
-_SHORT = 12  # of a digest, in a label
-
-
-def name_of(arm: str) -> str:
-    """The name of an arm's Deployment and Service."""
-    return f"understudy-{arm}"
-
-
-def selector(arm: str) -> str:
-    """The labels of an arm's pods."""
-    return f"app.kubernetes.io/name=understudy,app.kubernetes.io/component=serve,{ARM}={arm}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class ClusterServers:
         stable, base = self._found("Deployment", name_of("stable")), self._found("HTTPRoute", BASE_ROUTE)
         deployed = {arm: self.api.get("Deployment", name_of(arm)) for arm in ARMS}
         found = self.api.get("HTTPRoute", ROUTE)
-        routed = _routed(found)
+        routed = routed_of(found)
         wanted, releases = _wanted(arms, releases, stable, deployed["canary"], routed)
         capacity = _capacity(stable, deployed["canary"], routed)
         buckets = _some({arm: tuple(one for one in its if one in wanted.get(arm, ())) for arm, its in routed.items()})
@@ -68,14 +64,14 @@ class ClusterServers:
         self._stable(stable, releases["stable"], capacity, _share(buckets) if _share(buckets) > _share(routed) else 0)
         is_settled = release_of(stable) == releases["stable"] and is_ready(stable)
         for arm, its in wanted.items():
-            _refuse_foreign(deployed[arm], f"Deployment {name_of(arm)}")
+            refuse_foreign(deployed[arm], f"Deployment {name_of(arm)}")
             now = self.api.apply("Deployment", name_of(arm), deployment(stable, arm, releases[arm], capacity, len(its)))
             is_settled = is_settled and (is_ready(now) or arm in HOLDOUTS)
-            if is_ready(now) or not _available(now):
+            if is_ready(now) or not available(now):
                 buckets[arm] = its if is_ready(now) else ()
         self._route(base, found, _some(buckets))
         for arm in ARMS:
-            if arm not in wanted and _is_ours(deployed[arm]):
+            if arm not in wanted and is_ours(deployed[arm]):
                 self.api.delete("Deployment", name_of(arm))
         return is_settled
 
@@ -96,7 +92,7 @@ class ClusterServers:
         """
         is_new = release_of(stable) != release
         needed = capacity if is_new else math.ceil(capacity * share / 100)
-        if needed > _replicas_of(stable):
+        if needed > replicas_of(stable):
             self.api.merge("Deployment", name_of("stable"), {"spec": {"replicas": needed}})
         if is_new:
             self.api.apply("Deployment", name_of("stable"), released(stable, release))
@@ -104,7 +100,7 @@ class ClusterServers:
     def _route(self, base: Json, found: Json | None, buckets: dict[str, tuple[int, ...]]) -> Json | None:
         """Write the driver's route; one that was changed since it was read is another driver's."""
         if found is not None:
-            _refuse_foreign(found, f"HTTPRoute {ROUTE}")
+            refuse_foreign(found, f"HTTPRoute {ROUTE}")
         if buckets:
             content = route(base, buckets)
             if found is not None:
@@ -113,133 +109,6 @@ class ClusterServers:
         if found is not None:
             self.api.delete("HTTPRoute", ROUTE)
         return None
-
-
-def deployment(stable: Json, arm: str, release: str, capacity: int, buckets: int) -> Json:
-    """An arm's Deployment: the pods of ``stable`` with another release and arm.
-
-    Args:
-        capacity: pods that bear all buckets.
-    """
-    template = copy.deepcopy(stable["spec"]["template"])
-    labels = {**template["metadata"]["labels"], ARM: arm, RELEASE: release[:_SHORT]}
-    for one in _told_containers(template["spec"]):
-        own = [env for env in one.get("env") or [] if env["name"] not in (_RELEASE_ENV, _ARM_ENV)]
-        one["env"] = [{"name": _RELEASE_ENV, "value": release}, {"name": _ARM_ENV, "value": arm}, *own]
-    for one in template["spec"].get("topologySpreadConstraints") or []:
-        if ARM in one.get("labelSelector", {}).get("matchLabels", {}):
-            one["labelSelector"]["matchLabels"][ARM] = arm
-    selected = {**stable["spec"]["selector"]["matchLabels"], ARM: arm}
-    spec = {key: stable["spec"][key] for key in ("strategy", "minReadySeconds") if key in stable["spec"]}
-    return {
-        "metadata": {
-            "labels": {**stable["metadata"].get("labels", {}), ARM: arm, RELEASE: release[:_SHORT], **_OURS},
-            "annotations": {_CAPACITY: str(capacity)},
-            "ownerReferences": [_owner(stable)],
-        },
-        "spec": {
-            **spec,
-            "replicas": max(1, math.ceil(capacity * buckets / 100)),
-            "selector": {"matchLabels": selected},
-            "template": {
-                "metadata": {"labels": labels, "annotations": template["metadata"].get("annotations") or {}},
-                "spec": template["spec"],
-            },
-        },
-    }
-
-
-def released(stable: Json, release: str) -> Json:
-    """What the driver owns of ``stable``: the release of its containers, and its label."""
-    spec = stable["spec"]["template"]["spec"]
-    env, names = [{"name": _RELEASE_ENV, "value": release}], {one["name"] for one in _told_containers(spec)}
-    told = {
-        key: [{"name": one["name"], "env": env} for one in spec.get(key) or [] if one["name"] in names]
-        for key in ("initContainers", "containers")
-    }
-    labels = {RELEASE: release[:_SHORT]}
-    return {
-        "metadata": {"labels": labels},
-        "spec": {
-            "template": {"metadata": {"labels": labels}, "spec": {key: value for key, value in told.items() if value}}
-        },
-    }
-
-
-def route(base: Json, buckets: dict[str, tuple[int, ...]]) -> Json:
-    """The driver's HTTPRoute: the base route's rule, for buckets, to arms.
-
-    At most 100 matches; rules of 64, as the Gateway API limits them.
-
-    Raises:
-        BadInput: the base route has several rules or matches, whose number would pass the limits.
-    """
-    given = base["spec"].get("rules") or [{}]
-    if len(given) != 1 or len(given[0].get("matches") or []) > 1 or len(given[0].get("backendRefs") or []) != 1:
-        raise BadInput(
-            f"HTTPRoute {BASE_ROUTE}: expected one rule with one match and one backend, of which the arms' rules are "
-            "made, found another shape; correct it"
-        )
-    match, backend = (given[0].get("matches") or [{}])[0], given[0]["backendRefs"][0]
-    kept = {key: given[0][key] for key in ("filters", "timeouts", "retry", "sessionPersistence") if key in given[0]}
-    rules = [
-        {
-            "matches": [
-                {**match, "headers": [*match.get("headers", []), {"type": "Exact", "name": BUCKET, "value": str(one)}]}
-                for one in its[first:last]
-            ],
-            "backendRefs": [{**backend, "name": name_of(arm)}],
-            **kept,
-        }
-        for arm, its in sorted(buckets.items())
-        for first, last in _pieces(len(its))
-    ]
-    spec = {key: base["spec"][key] for key in ("parentRefs", "hostnames") if base["spec"].get(key)}
-    return {
-        "metadata": {"labels": {"app.kubernetes.io/name": "understudy", **_OURS}, "ownerReferences": [_owner(base)]},
-        "spec": {**spec, "rules": rules},
-    }
-
-
-def _told_containers(spec: Json) -> list[Json]:
-    """The containers that are told the release."""
-    found = [one for key in ("initContainers", "containers") for one in spec.get(key) or []]
-    told = [one for one in found if one["name"] in _CONTAINERS]
-    if "serve" not in {one["name"] for one in told}:
-        names = ", ".join(one["name"] for one in found)
-        raise BadInput(f"Deployment {name_of('stable')}: expected a container serve, found {names}; correct its name")
-    return told
-
-
-def release_of(found: Json | None) -> str | None:
-    """The digest that a Deployment's pods serve."""
-    for one in ((found or {}).get("spec", {}).get("template", {}).get("spec", {})).get("containers") or []:
-        for env in one.get("env") or []:
-            if one["name"] in _CONTAINERS and env["name"] == _RELEASE_ENV:
-                return str(env.get("value"))
-    return None
-
-
-def is_ready(found: Json) -> bool:
-    """Whether a Deployment has rolled out: every pod is of its newest template, and ready."""
-    status, wanted = found.get("status") or {}, _replicas_of(found)
-    return bool(
-        status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
-        and status.get("updatedReplicas", 0) >= wanted
-        and status.get("availableReplicas", 0) >= wanted
-        and status.get("replicas", 0) <= status.get("updatedReplicas", 0)
-    )
-
-
-def _routed(found: Json | None) -> dict[str, tuple[int, ...]]:
-    """Arm → buckets, as the driver's route has them now."""
-    arms: dict[str, list[int]] = {}
-    for rule in ((found or {}).get("spec") or {}).get("rules") or []:
-        for backend in rule.get("backendRefs") or []:
-            arm = str(backend["name"]).removeprefix(name_of(""))
-            values = [head["value"] for match in rule.get("matches") or [] for head in match.get("headers") or []]
-            arms.setdefault(arm, []).extend(int(value) for value in values if str(value).isdigit())
-    return {arm: tuple(sorted(its)) for arm, its in arms.items()}
 
 
 def _some(buckets: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -273,35 +142,7 @@ def _wanted(
 
 def _capacity(stable: Json, canary: Json | None, routed: dict[str, tuple[int, ...]]) -> int:
     """Pods that bear all buckets: what ``stable`` has had while it bore nearly all of them."""
-    kept = str(((canary or {}).get("metadata", {}).get("annotations") or {}).get(_CAPACITY, "0"))
+    kept = str(((canary or {}).get("metadata", {}).get("annotations") or {}).get(CAPACITY, "0"))
     share = _share(routed)
-    now = _replicas_of(stable) * 100 // share if share >= _NEARLY_ALL else 0
+    now = replicas_of(stable) * 100 // share if share >= _NEARLY_ALL else 0
     return max(int(kept) if kept.isdigit() else 0, now, 1)
-
-
-def _refuse_foreign(found: Json | None, what: str) -> None:
-    if found is not None and not _is_ours(found):
-        raise BadInput(f"{what}: expected one that the rollout driver made, found another's; rename or delete that")
-
-
-def _available(found: Json) -> int:
-    return int((found.get("status") or {}).get("availableReplicas") or 0)
-
-
-def _replicas_of(found: Json) -> int:
-    replicas = found["spec"].get("replicas")
-    return 1 if replicas is None else int(replicas)
-
-
-def _is_ours(found: Json | None) -> bool:
-    labels = (found or {}).get("metadata", {}).get("labels") or {}
-    return all(labels.get(key) == value for key, value in _OURS.items())
-
-
-def _owner(found: Json) -> Json:
-    kept = {key: found[key] for key in ("apiVersion", "kind")}
-    return {**kept, "name": found["metadata"]["name"], "uid": found["metadata"]["uid"]}
-
-
-def _pieces(count: int) -> list[tuple[int, int]]:
-    return [(first, first + _MOST_MATCHES) for first in range(0, count, _MOST_MATCHES)]

@@ -1,15 +1,15 @@
 """What pods show: their own counters, or Prometheus', and how often they were started again."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from understudy.rollout.cluster.api import Api, Json
-from understudy.rollout.cluster.servers import selector
+from understudy.rollout.cluster.objects import selector
+from understudy.rollout.engagement import Look
 from understudy.rollout.metrics import Tally, read
 from understudy.rollout.prometheus import Prometheus
 from understudy.rollout.record import Later
-from understudy.rollout.state import ArmSeen, Seen, State
+from understudy.rollout.state import Seen, State
 
 __all__ = ["ClusterSource"]
 
@@ -24,7 +24,7 @@ class ClusterSource:
     """
 
     api: Api
-    engagement: Callable[[State, float, dict[str, ArmSeen]], dict[str, ArmSeen]]
+    engagement: Look
     prometheus: Prometheus | None = None
     tally: Tally = field(default_factory=Tally)
     warned: str = ""
