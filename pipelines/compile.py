@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
-from pipelines.placing import limits, placing
+from pipelines.placing import image_of, jobs_of, limits, placing
 from pipelines.retraining import GRAPHS, ROLES, name_of, retraining
 from understudy.config import Config
 from understudy.errors import BadInput
@@ -73,7 +73,7 @@ def compiled(config: Config, kind: str = "retrain") -> Compiled:
         BadInput: it would be too large for a cluster.
     """
     with _quiet():
-        component = retraining(config, kind, placing(config), limits(config.pipeline))
+        component = retraining(config, kind, placing(config), limits(config.pipeline), jobs_of(config))
     content = [json_format.MessageToDict(one) for one in (component.pipeline_spec, component.platform_spec)]
     content[0].pop("sdkVersion", None)  # another kfp that makes the same is no other version
     text = canonical_json(content)
@@ -84,7 +84,7 @@ def compiled(config: Config, kind: str = "retrain") -> Compiled:
         )
     name = name_of(config, kind)
     version = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return Compiled(kind, name, version, _images(content[0]), component)
+    return Compiled(kind, name, version, _images(content[0], config), component)
 
 
 def compile_pipeline(config: Config, path: str | Path, kind: str = "retrain", *, manifest: bool = False) -> Compiled:
@@ -96,10 +96,19 @@ def compile_pipeline(config: Config, path: str | Path, kind: str = "retrain", *,
     return made
 
 
-def _images(spec: dict[str, Any]) -> dict[str, str]:
-    """Role → image, of the roles that this graph has."""
-    executors = spec["deploymentSpec"]["executors"].items()
-    return {ROLES[name.removeprefix("exec-").replace("-", "_")]: one["container"]["image"] for name, one in executors}
+def _images(spec: dict[str, Any], config: Config) -> dict[str, str]:
+    """Role → image, of the roles that this graph has; a job's step has the launcher's and its own."""
+    names = [name.removeprefix("exec-").replace("-", "_") for name in spec["deploymentSpec"]["executors"]]
+    roles = {ROLES[name] for name in names if name in ROLES}
+    if len(names) > sum(name in ROLES for name in names):
+        roles |= {"tools", *(ROLES[step] for step in jobs_of(config) if step in _steps_of(spec))}
+    return {role: image_of(config.pipeline, role) for role in sorted(roles)}
+
+
+def _steps_of(spec: dict[str, Any]) -> set[str]:
+    """Steps of a graph, by the names that people see."""
+    tasks = [task for one in spec["components"].values() for task in one.get("dag", {}).get("tasks", {}).values()]
+    return {task["taskInfo"]["name"].replace("-", "_") for task in tasks}
 
 
 @contextlib.contextmanager

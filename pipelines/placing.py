@@ -5,24 +5,34 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from components.images import image
 from pipelines.retraining import ROLES, Place
 from understudy.config import Config
+from understudy.jobs.spark_jobs import driver_heap, executors_of, spark_application
+from understudy.jobs.train_job import train_job
 from understudy.kubeflow.config import Pipeline
-from understudy.kubeflow.step import StepSettings
-from understudy.section import duration_s
+from understudy.kubeflow.step import StepSettings, joined
+from understudy.section import canonical_json, duration_s
 
-__all__ = ["image_of", "limits", "placing"]
+__all__ = ["image_of", "jobs_of", "limits", "placing"]
+
+_LAUNCHER = StepSettings(cpu="100m", memory="1Gi")
 
 
 def placing(config: Config) -> Place:
     """What gives each step's task the settings of its pod."""
 
+    launched = jobs_of(config)
+
     def place(step: str, task: Any) -> None:
-        role = ROLES[step]
-        image = image_of(config.pipeline, role)
-        if image:
-            task.set_container_image(image)
+        role = "tools" if step in launched else ROLES[step]
+        task.set_container_image(image_of(config.pipeline, role))
         pod = config.pipeline.pod(step, role)
+        if step in launched:
+            pod = _launcher(config.pipeline, pod)
+            _names(task, {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid"})
+        elif role == "spark":
+            _spark(task, config, step, pod)
         _resources(task, pod)
         _nodes(task, pod)
         _surroundings(task, pod)
@@ -31,9 +41,44 @@ def placing(config: Config) -> Place:
     return place
 
 
+def jobs_of(config: Config) -> dict[str, str]:
+    """Step → its job, of those steps that the configuration gives to one."""
+    found: dict[str, Any] = {}
+    if config.spark.mode == "operator":
+        image = image_of(config.pipeline, "spark")
+        steps = [step for step, role in ROLES.items() if role == "spark"]
+        found |= {step: spark_application(config.spark, config.pipeline, step, image) for step in steps}
+    if config.training.mode == "trainjob":
+        image = image_of(config.pipeline, "train")
+        found["train_ranker"] = train_job(config.training, config.pipeline, "train_ranker", image)
+    return {step: canonical_json(job) for step, job in found.items()}
+
+
 def image_of(pipeline: Pipeline, role: str) -> str:
-    """The image of a role: the environment's, or the configuration's; empty: the component's own name for it."""
-    return os.environ.get(f"UNDERSTUDY_IMAGE_{role.upper()}") or pipeline.images.get(role, "")
+    """The image of a role: the environment's, the configuration's, or our own name for it."""
+    return os.environ.get(f"UNDERSTUDY_IMAGE_{role.upper()}") or pipeline.images.get(role) or image(role)
+
+
+def _launcher(pipeline: Pipeline, step: StepSettings) -> StepSettings:
+    """A small pod that waits as long as the step may take, and is tried again as often."""
+    patience = StepSettings(timeout=step.timeout, retries=step.retries, retry_wait=step.retry_wait)
+    surroundings = pipeline.pod("launch_step", "tools").without("gpu", "shared_memory", "cpu_limit")
+    return joined([surroundings, _LAUNCHER, patience])
+
+
+def _spark(task: Any, config: Config, step: str, pod: StepSettings) -> None:
+    """A driver's heap that fits into its pod, and what it must know of executors that are pods."""
+    if pod.memory and "SPARK_DRIVER_MEMORY" not in pod.env:
+        task.set_env_variable("SPARK_DRIVER_MEMORY", driver_heap(pod.memory))
+    if config.spark.mode == "kubernetes":
+        _names(task, {"POD_NAME": "metadata.name", "POD_IP": "status.podIP", "POD_NAMESPACE": "metadata.namespace"})
+        told = executors_of(config.spark, config.pipeline, step, image_of(config.pipeline, "spark"))
+        task.set_env_variable("UNDERSTUDY_SPARK", told)
+
+
+def _names(task: Any, fields: dict[str, str]) -> None:
+    for name, path in fields.items():
+        kubernetes.use_field_path_as_env(task, name, path)
 
 
 def limits(pipeline: Pipeline) -> dsl.PipelineConfig:

@@ -4,7 +4,7 @@ Three graphs share the same steps: a whole run; its beginning, up to the compari
 reads. A run that was begun by the second is taken up by the first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kfp import dsl
@@ -15,6 +15,7 @@ from components.calibrate.component import calibrate
 from components.check_drift.component import check_drift
 from components.compact_logs.component import compact_logs
 from components.evaluate.component import evaluate
+from components.launch_step.component import launch_step
 from components.plan_window.component import plan_window
 from components.promote.component import promote
 from components.publish_release.component import publish_release
@@ -74,16 +75,23 @@ def name_of(config: Config, kind: str) -> str:
     return f"{config.pipeline.name}-{kind}"
 
 
-def retraining(config: Config, kind: str = "retrain", place: Place | None = None, limits: Any = None) -> BaseComponent:
+def retraining(
+    config: Config,
+    kind: str = "retrain",
+    place: Place | None = None,
+    limits: Any = None,
+    jobs: Mapping[str, str] | None = None,
+) -> BaseComponent:
     """The pipeline for a configuration, which it carries inside.
 
     Args:
         kind: which graph.
         place: is given each step's name and task, to say where it runs; None: it runs on this machine.
         limits: of the whole, a ``dsl.PipelineConfig``.
+        jobs: step → the job that does it, see ``components.launch_step``.
     """
     graph = GRAPHS[kind]
-    body = _pipeline(config, graph, place)
+    body = _pipeline(config, graph, place, jobs or {})
     functions = {"retrain": _retrain, "drift": _drift, "refresh": _refresh}
     decorate = dsl.pipeline(name=name_of(config, kind), description=graph.says, pipeline_config=limits)
     return decorate(functions[kind](body))
@@ -110,7 +118,7 @@ def _refresh(body: Callable[..., None]) -> Callable[..., None]:
     return pipeline
 
 
-def _pipeline(config: Config, graph: Graph, place: Place | None) -> Callable[..., None]:
+def _pipeline(config: Config, graph: Graph, place: Place | None, jobs: Mapping[str, str]) -> Callable[..., None]:
     whole = config.work()
 
     def body(lake: Any, window_end: Any, again: Any) -> None:
@@ -128,7 +136,11 @@ def _pipeline(config: Config, graph: Graph, place: Place | None) -> Callable[...
             tasks: dict[str, Any] = {}
             for step in _until(graph.last):
                 component, parts, waits = STEPS[step]
-                task = component(lake=lake, run_id=plan.output, section=config.section(*parts))
+                given = {"lake": lake, "run_id": plan.output, "section": config.section(*parts)}
+                if step in jobs:
+                    task = launch_step(step=step, job=jobs[step], **given).set_display_name(step.replace("_", "-"))
+                else:
+                    task = component(**given)
                 tasks[step] = settle(step, task).after(*(tasks[name] for name in waits))
 
     return body

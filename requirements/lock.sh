@@ -10,6 +10,7 @@ lock() {
 # The whole environment first; the roles then take the same versions.
 lock local --all-extras
 lock spark --constraint requirements/local.txt --extra spark
+lock s3 --constraint requirements/local.txt --extra s3
 lock tools --constraint requirements/local.txt --extra tools
 lock train --constraint requirements/local.txt --extra train
 lock pipeline --constraint requirements/local.txt --extra pipeline

@@ -1,6 +1,5 @@
 """``understudy.yaml``: one configuration, strictly validated, data and nothing else."""
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -15,11 +14,12 @@ from understudy.drift.config import Drift
 from understudy.errors import BadInput
 from understudy.evaluation.config import Evaluation
 from understudy.features.config import Features
+from understudy.jobs.config import Spark
 from understudy.kubeflow.config import Pipeline
 from understudy.logs.config import Labels, Logging, Source
 from understudy.rollout.config import Rollout
 from understudy.sampling.config import Sampling
-from understudy.section import canonical_json, duration_s, number, section
+from understudy.section import canonical_json, content, duration_s, number, placed, section
 from understudy.serving.config import Serving
 from understudy.simulator.config import World
 from understudy.training.config import Training
@@ -50,7 +50,8 @@ class Config:
         source: how raw logs map to tables, for `understudy ingest`; its ``outcomes`` name the heads.
         logging: what a feed of our own keeps, for `understudy collect`; it names the heads.
         world: the simulated feed, for `understudy simulate`.
-        pipeline: where runs run, and when, on Kubeflow; what a run is does not depend on it.
+        spark: where the steps that use Spark do their work on a cluster.
+        pipeline: where runs run, and when, on Kubeflow. What a run is depends on neither.
     """
 
     source: Source | None = None
@@ -67,7 +68,8 @@ class Config:
     rollout: Rollout = field(default_factory=Rollout)
     serving: Serving = field(default_factory=Serving)
     world: World | None = None
-    pipeline: Pipeline = field(default_factory=Pipeline)
+    spark: Spark = placed(default_factory=Spark)
+    pipeline: Pipeline = placed(default_factory=Pipeline)
 
     def __post_init__(self) -> None:
         if self.time_zone not in zoneinfo.available_timezones():
@@ -111,21 +113,15 @@ class Config:
         return self.evaluation.primary_heads or self.heads[:1]
 
     def work(self) -> str:
-        """Canonical JSON of what a run is made from: all but ``pipeline``."""
-        value = dataclasses.asdict(self)
-        del value["pipeline"]
-        return canonical_json(value)
+        """Canonical JSON of what a run is made from: all but where it is made."""
+        return canonical_json(content(self))
 
     def digest(self) -> str:
         return hashlib.sha256(self.work().encode()).hexdigest()
 
     def section(self, *names: str) -> str:
         """Canonical JSON of the named parts: what a pipeline step is given."""
-        return canonical_json({name: _plain(getattr(self, name)) for name in names})
-
-
-def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+        return canonical_json({name: content(getattr(self, name)) for name in names})
 
 
 def load(path: str | Path) -> Config:

@@ -1,6 +1,6 @@
 """The ways in which a command ends other than done, each with its exit code."""
 
-__all__ = ["BadInput", "GateFailed", "UnderstudyError", "first_line"]
+__all__ = ["BadInput", "GateFailed", "Later", "UnderstudyError", "first_line"]
 
 
 class UnderstudyError(Exception):
@@ -13,6 +13,10 @@ class BadInput(UnderstudyError):
     """Input that cannot be used: says what was expected, what was found, where, what to do."""
 
     exit_code = 2
+
+
+class Later(UnderstudyError):
+    """Something that is needed gave no answer; the same may succeed later."""
 
 
 class GateFailed(UnderstudyError):

@@ -12,7 +12,7 @@ import types
 import typing
 from typing import Any, TypeVar, dataclass_transform
 
-__all__ = ["canonical_json", "duration_s", "from_json", "number", "part", "section"]
+__all__ = ["canonical_json", "content", "duration_s", "from_json", "number", "part", "placed", "section"]
 
 T = TypeVar("T")
 
@@ -36,9 +36,31 @@ def section(cls: type[T]) -> type[T]:
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
-def number(default: Any = dataclasses.MISSING, *, low: float, high: float = float("inf")) -> Any:
+def number(
+    default: Any = dataclasses.MISSING, *, low: float, high: float = float("inf"), is_placed: bool = False
+) -> Any:
     """A numeric field that must lie in [low, high]."""
-    return dataclasses.field(default=default, metadata={"bounds": (low, high)})
+    return dataclasses.field(default=default, metadata={"bounds": (low, high), "placed": is_placed})
+
+
+def placed(default: Any = dataclasses.MISSING, **more: Any) -> Any:
+    """A field that says where work is done, and nothing of what comes out: no run is another for it."""
+    if default is not dataclasses.MISSING:
+        more["default"] = default
+    return dataclasses.field(metadata={"placed": True}, **more)
+
+
+def content(value: Any) -> Any:
+    """A section as plain data, without its ``placed`` fields."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    plain = dataclasses.asdict(value)
+    for field in dataclasses.fields(value):
+        if field.metadata.get("placed"):
+            del plain[field.name]
+        elif dataclasses.is_dataclass(inner := getattr(value, field.name)):
+            plain[field.name] = content(inner)
+    return plain
 
 
 def _check_bounds(field: "dataclasses.Field[Any]", value: Any) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from understudy.spark_settings import FIXED, PARTITIONS, object_store
+
 __all__ = [
-    "PARTITIONS",
     "close",
     "connect_server",
     "decision",
@@ -22,33 +23,22 @@ __all__ = [
     "write_sorted",
 ]
 
-PARTITIONS = 8
 _connected: list[SparkSession] = []
-
-# What decides the bytes of a table, wherever Spark runs.
-_SQL = {
-    "spark.sql.session.timeZone": "UTC",
-    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-    "spark.sql.parquet.compression.codec": "zstd",
-    # Adaptive execution merges partitions by size: the same rows would make other files.
-    "spark.sql.adaptive.enabled": "false",
-    "spark.sql.shuffle.partitions": str(PARTITIONS),
-}
 
 
 def session() -> SparkSession:
     """The process's Spark session: UTC, microseconds, fixed partitioning, quiet.
 
-    ``SPARK_REMOTE`` names a Spark Connect server, ``SPARK_MASTER`` a cluster; the default is this process
-    with all its cores.
+    ``SPARK_REMOTE`` names a Spark Connect server, ``SPARK_MASTER`` a cluster, ``UNDERSTUDY_SPARK`` executors that are
+    pods; whoever started this process by ``spark-submit`` has said it; the default is this process with all its cores.
     """
     if "SPARK_REMOTE" in os.environ:
-        connected: SparkSession = _with(SparkSession.builder, _SQL).getOrCreate()
+        connected: SparkSession = _with(SparkSession.builder, FIXED).getOrCreate()
         if connected not in _connected:
             _connected.append(connected)
             atexit.register(close)  # the server lives on, and would keep what was cached
         return connected
-    spark: SparkSession = _with(_builder(), _SQL).getOrCreate()
+    spark: SparkSession = _with(_builder(), FIXED).getOrCreate()
     return spark
 
 
@@ -74,20 +64,26 @@ def connect_server() -> int:
 
 def _builder() -> SparkSession.Builder:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = _with(SparkSession.builder.appName("understudy"), object_store(os.environ))
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        return builder
     log4j = Path(__file__).with_name("log4j2.properties")
     own = {
         "spark.driver.memory": os.environ.get("SPARK_DRIVER_MEMORY", "3g"),
-        # A job that lists files takes longer than this process does, where they are near.
-        "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "true" if sys.stderr.isatty() else "false",
-        "spark.driver.host": "localhost",
-        "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log4j} -XX:+UseParallelGC",
     }
-    if master := os.environ.get("SPARK_MASTER"):
-        del own["spark.sql.sources.parallelPartitionDiscovery.threshold"]
-    return _with(SparkSession.builder.master(master or "local[*]").appName("understudy"), own)
+    if "UNDERSTUDY_SPARK" in os.environ:
+        from understudy.jobs.driving import driver_settings
+
+        return _with(builder, own | driver_settings(os.environ))
+    own |= {"spark.driver.host": "localhost", "spark.driver.bindAddress": "127.0.0.1"}
+    master = os.environ.get("SPARK_MASTER")
+    if not master:
+        # A job that lists files takes longer than this process does, where they are near.
+        own["spark.sql.sources.parallelPartitionDiscovery.threshold"] = "10000"
+    return _with(builder.master(master or "local[*]"), own)
 
 
 def _with(builder: SparkSession.Builder, settings: dict[str, str]) -> SparkSession.Builder:

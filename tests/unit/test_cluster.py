@@ -15,21 +15,21 @@ from kubernetes import client
 from plain_releases import produce, release
 from test_judge import arm
 
-from understudy.errors import BadInput
+from understudy.errors import BadInput, Later
 from understudy.experiments import ramp
 from understudy.experiments.header import BUCKET
 from understudy.lake import Lake
 from understudy.releases import aliases
 from understudy.releases.quarantine import marks
 from understudy.rollout.beginning import begin
-from understudy.rollout.cluster.api import Api, Conflict, Unreachable
+from understudy.kubernetes_api import Api, Conflict, Unreachable
 from understudy.rollout.cluster.objects import route
 from understudy.rollout.cluster.operator import Operator
 from understudy.rollout.cluster.record import NAME, START, WORD, ClusterRollouts
 from understudy.rollout.cluster.servers import ClusterServers
 from understudy.rollout.config import Rollout
 from understudy.rollout.driver import Driver
-from understudy.rollout.record import Later, Moved, Rollouts
+from understudy.rollout.record import Moved, Rollouts
 from understudy.rollout.state import Decision, Seen, State, arms_of, releases_of
 
 CONFIG = Rollout(steps=(1, 20, 45), tick="30m", look="1h", bake="1h", min_users=10)

@@ -30,7 +30,7 @@ class Place:
 
     def api(self) -> Any:
         """The cluster's namespace."""
-        from understudy.rollout.cluster.api import connect
+        from understudy.kubernetes_api import connect
 
         return connect(self.namespace, self.context)
 

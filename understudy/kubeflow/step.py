@@ -161,6 +161,11 @@ class StepSettings:
         for text in filter(None, (self.timeout, self.retry_wait)):
             duration_s(text)
 
+    def without(self, *keys: str) -> "StepSettings":
+        """The same, but for these, which are as the installation has them."""
+        plain = StepSettings()
+        return dataclasses.replace(self, **{key: getattr(plain, key) for key in keys})
+
 
 def joined(settings: Sequence[StepSettings]) -> StepSettings:
     """Several as one: the last that says something counts; mappings are joined key by key, lists one after another."""

@@ -9,11 +9,11 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from understudy.errors import BadInput, UnderstudyError
+from understudy.errors import BadInput
 from understudy.lake import Lake
 from understudy.rollout.state import Decision, State
 
-__all__ = ["Later", "Moved", "Record", "Rollouts", "entry_of", "is_news", "refuse_if_on"]
+__all__ = ["Moved", "Record", "Rollouts", "entry_of", "is_news", "refuse_if_on"]
 
 _FOLDER = "rollouts"
 _SEEN = ".seen.json"  # hidden: no entry
@@ -22,10 +22,6 @@ _HOUR_S = 3600
 
 class Moved(Exception):
     """Another driver, or a person, was first; read the rollout again."""
-
-
-class Later(UnderstudyError):
-    """Something that a rollout needs gave no answer; the same may succeed later."""
 
 
 class Record(Protocol):

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 
 from understudy.config import Config
-from understudy.errors import first_line
+from understudy.errors import Later, first_line
 from understudy.lake import Lake
 from understudy.rollout.beginning import begin
 from understudy.rollout.config import Rollout
 from understudy.rollout.places import local_driver
-from understudy.rollout.record import Later, Record, Rollouts
+from understudy.rollout.record import Record, Rollouts
 from understudy.rollout.state import State
 
 __all__ = ["stage"]
@@ -34,7 +34,7 @@ def stage(lake: Lake, config: Config, digest: str, say: Callable[[str], None]) -
             with local_driver(lake, config, rollout.port, say) as (driver, _):
                 state = driver.drive(state.id)
         return state, _last(record, state)
-    from understudy.rollout.cluster.api import connect
+    from understudy.kubernetes_api import connect
     from understudy.rollout.cluster.record import ClusterRollouts
 
     record = ClusterRollouts(connect(rollout.namespace), lake)

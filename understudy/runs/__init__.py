@@ -2,6 +2,6 @@
 
 from understudy.runs.plan import Plan
 from understudy.runs.record import Run, Verdict
-from understudy.runs.step import Outcome, Step, execute, say_error
+from understudy.runs.step import Outcome, Step, execute, say_error, stop_at_failed
 
-__all__ = ["Outcome", "Plan", "Run", "Step", "Verdict", "execute", "say_error"]
+__all__ = ["Outcome", "Plan", "Run", "Step", "Verdict", "execute", "say_error", "stop_at_failed"]

@@ -24,7 +24,7 @@ from understudy.runs.plan import Plan
 from understudy.runs.record import Run, Verdict
 from understudy.section import canonical_json
 
-__all__ = ["Outcome", "Step", "execute", "say_error"]
+__all__ = ["Outcome", "Step", "execute", "say_error", "stop_at_failed"]
 
 _ATTEMPT = "attempt-"
 

@@ -3,7 +3,7 @@
 from dataclasses import field
 
 from understudy.ranker.config import Ranker
-from understudy.section import number, section
+from understudy.section import number, placed, section
 
 __all__ = ["Distillation", "Ensemble", "HeadDistillation", "Training", "Variant"]
 
@@ -134,6 +134,9 @@ class Training:
         seed: of weights, order and dropout.
         control_every: every so many runs a control is trained beside the student, alike in all but the teacher, which
             shows what the teacher was worth; 0: never.
+        mode: on a cluster, ``pod``: in the step's pod, with a process for each of its accelerators; ``trainjob``: as a
+            TrainJob of Kubeflow Trainer.
+        nodes: pods of the TrainJob. runtime: the ClusterTrainingRuntime that it follows.
     """
 
     epochs: int = number(5, low=1, high=1000)
@@ -151,7 +154,14 @@ class Training:
     ranker: Ranker = field(default_factory=Ranker)
     distillation: Distillation = field(default_factory=Distillation)
     ensemble: Ensemble = field(default_factory=Ensemble)
+    mode: str = placed("pod")
+    nodes: int = number(1, low=1, high=1024, is_placed=True)
+    runtime: str = placed("torch-distributed")
 
     def __post_init__(self) -> None:
+        if self.mode not in ("pod", "trainjob"):
+            raise ValueError(f"mode: expected pod or trainjob, found {self.mode!r}")
+        if self.mode == "pod" and self.nodes > 1:
+            raise ValueError(f"nodes: expected 1 with mode pod, found {self.nodes}; set mode: trainjob")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device: expected auto, cpu or cuda, found {self.device!r}")

@@ -18,7 +18,7 @@ from understudy.ranker.network import RankerModel
 from understudy.training.batches import Rows, Source
 from understudy.training.config import Training
 from understudy.training.loss import auxiliary_loss, distillation_loss, label_loss
-from understudy.training.parallel import is_first, share_of, sum_gradients
+from understudy.training.parallel import agreed, is_first, share_of, sum_gradients, summed
 
 __all__ = ["Progress", "Resume", "Save", "State", "fit", "scores"]
 
@@ -83,7 +83,7 @@ def fit(
             losses.append(_train_step(model, batch, optimizer, config, faded_H, temperature_H))
             step += 1
             if step % steps % every == 0:
-                _evaluate(model, stop, state, float(torch.stack(losses).mean()), step / steps)
+                _evaluate(model, stop, state, float(summed(torch.stack(losses).mean())), step / steps)
                 losses = []
                 if is_first():
                     save(state, model, optimizer)
@@ -120,14 +120,14 @@ def _train_step(
     temperature_H: Tensor,
 ) -> Tensor:
     model.train()
-    whole, batch = len(batch), share_of(batch)
+    batch, part = share_of(batch)
     rows = batch.drop_ids(config.ranker.id_dropout, model.preprocess.vocabulary.bases_C)
     loss = _loss(model, batch, (batch.dense, rows, batch.event_rows, batch.feeds), alpha_H, temperature_H)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    sum_gradients(model.network.parameters(), len(batch) / whole)
+    sum_gradients(model.network.parameters(), part)
     optimizer.step()
-    return loss.detach()
+    return loss.detach() * part
 
 
 def _loss(model: RankerModel, batch: Rows, fed: tuple[Any, ...], alpha_H: Tensor, temperature_H: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _loss(model: RankerModel, batch: Rows, fed: tuple[Any, ...], alpha_H: Tensor
 
 
 def _evaluate(model: RankerModel, stop: Rows, state: State, train_loss: float, epoch: float) -> None:
-    loss = float(label_loss(scores(model, stop), stop.labels, stop.weights))
+    loss = agreed(float(label_loss(scores(model, stop), stop.labels, stop.weights)), stop.device)
     state.curve.append({"epoch": epoch, "train_loss": train_loss, "stop_loss": loss})
     state.evaluation += 1
     if state.best < 0 or loss < state.curve[state.best]["stop_loss"]:

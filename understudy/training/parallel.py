@@ -12,20 +12,47 @@ import torch.distributed as dist
 
 from understudy.training.batches import Rows
 
-__all__ = ["is_first", "share_of", "sum_gradients"]
+__all__ = ["agreed", "is_alone", "is_first", "share_of", "sum_gradients", "summed"]
+
+
+def is_alone() -> bool:
+    """Whether this process is the only one."""
+    return _world() == 1
 
 
 def is_first() -> bool:
-    """Whether this process keeps checkpoints and tells of progress."""
+    """Whether this process keeps checkpoints, writes what comes out, and tells of progress."""
     return _world() == 1 or dist.get_rank() == 0
 
 
-def share_of(batch: Rows) -> Rows:
-    """The rows of a batch that this process learns from."""
+def share_of(batch: Rows) -> tuple[Rows, float]:
+    """The rows of a batch that this process learns from, and which part of the batch they are.
+
+    Where there are fewer rows than processes, some have one that counts for nothing.
+    """
     world = _world()
     if world == 1:
-        return batch
-    return batch.take(torch.arange(dist.get_rank(), len(batch), world, device=batch.device))
+        return batch, 1.0
+    mine = torch.arange(dist.get_rank(), len(batch), world, device=batch.device)
+    if not len(mine):
+        return batch.take(torch.zeros(1, dtype=torch.int64, device=batch.device)), 0.0
+    return batch.take(mine), len(mine) / len(batch)
+
+
+def summed(value: torch.Tensor) -> torch.Tensor:
+    """The sum over processes."""
+    if _world() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def agreed(value: float, device: torch.device) -> float:
+    """The first process's number: what all decide by must be equal to the last bit."""
+    if _world() == 1:
+        return value
+    told = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.broadcast(told, 0)
+    return float(told)
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter], part: float) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,15 +11,17 @@ import torch
 
 from understudy.lake import Lake
 from understudy.ranker.files import to_files
+from understudy.ranker.network import RankerModel
 from understudy.runs import Outcome, Run, Step, Verdict, execute
 from understudy.sampling.config import Sampling
 from understudy.section import part
 from understudy.training.config import Training, Variant
-from understudy.training.lessons import Lessons, checkpoints_of
+from understudy.training.lessons import Lessons, checkpoints_of, choose_device
+from understudy.training.loop import State
 from understudy.training.records import write_member_scores, write_model, write_teacher_scores
 from understudy.training.said import Said, release_that_teaches, teach
 
-__all__ = ["run"]
+__all__ = ["accompany", "is_committed", "run"]
 
 NAME = "train_ranker"
 
@@ -29,13 +32,72 @@ def run(lake: str, run_id: str, section: str) -> dict[str, Any]:
     Args:
         section: canonical JSON with ``training`` and ``sampling``.
     """
-    training, sampling = part(Training, section, "training"), part(Sampling, section, "sampling")
+    training, sampling = _parts(section)
+    processes = _processes(training)
+    if processes > 1 and not _is_settled(lake, run_id):
+        from understudy.training import workers
+
+        workers.start(lake, run_id, section, processes)
     body = lambda step: _body(step, training, sampling, section)  # noqa: E731
     manifest = execute(lake, run_id, NAME, section, body, needs=["retrieve_features", "check_drift"])
     opened = Lake.open(lake)
     with contextlib.suppress(OSError):  # a late trainer may still write there, and clears it when it has lost
         opened.remove(checkpoints_of(Run(opened, run_id)))
     return manifest
+
+
+def is_committed(lake: str, run_id: str) -> bool:
+    """Whether nothing is left to do."""
+    return Run(Lake.open(lake), run_id).manifest(NAME) is not None
+
+
+def accompany(lake: str, run_id: str, section: str) -> None:
+    """Do one of several processes' share of what the first one's ``run`` fits; nothing is written."""
+    training, sampling = _parts(section)
+    opened = Lake.open(lake)
+    found = Run(opened, run_id)
+    _fit(Step(opened, found, found.plan(), NAME, attempt=""), training, sampling, section)
+
+
+def _processes(config: Training) -> int:
+    """One for each accelerator that this pod has; one where this is such a process already, or there are none."""
+    if "WORLD_SIZE" in os.environ or choose_device(config.device) != "cuda":
+        return 1
+    return torch.cuda.device_count()
+
+
+def _is_settled(lake: str, run_id: str) -> bool:
+    """Whether nothing will be fitted: it is committed, or an earlier gate said no."""
+    return is_committed(lake, run_id) or bool(Run(Lake.open(lake), run_id).failed_verdicts())
+
+
+def _parts(section: str) -> tuple[Training, Sampling]:
+    return part(Training, section, "training"), part(Sampling, section, "sampling")
+
+
+@dataclass
+class _Fitted:
+    """What was fitted.
+
+    Args:
+        control: alike in all but the teacher; None: none was due.
+    """
+
+    lessons: Lessons
+    said: Said | None
+    student: RankerModel
+    state: State
+    control: RankerModel | None
+
+
+def _fit(step: Step, config: Training, sampling: Sampling, section: str) -> _Fitted:
+    torch.set_num_threads(config.threads)
+    release = release_that_teaches(step)
+    lessons = Lessons(step, config, sampling, section, release.columns() if release else ())
+    said = teach(lessons, release)
+    student, state = lessons.fitted("student", None if said is None else said.targets_BH)
+    control = lessons.fitted("control")[0] if step.plan.control and said is not None else None
+    return _Fitted(lessons, said, student, state, control)
 
 
 @dataclass
@@ -48,21 +110,17 @@ class _Written:
 
 
 def _body(step: Step, config: Training, sampling: Sampling, section: str) -> Outcome:
-    torch.set_num_threads(config.threads)
-    release = release_that_teaches(step)
-    lessons = Lessons(step, config, sampling, section, release.columns() if release else ())
-    said, written = teach(lessons, release), _Written(figures={"teacher": None})
-    if said is not None:
-        _record(lessons, said, written)
-    model, state = lessons.fitted("student", None if said is None else said.targets_BH)
-    written.files += write_model(step, "", to_files(model))
-    if step.plan.control and said is not None:
-        control, _ = lessons.fitted("control")
-        written.files += write_model(step, "control/", to_files(control))
+    fitted = _fit(step, config, sampling, section)
+    lessons, state, written = fitted.lessons, fitted.state, _Written(figures={"teacher": None})
+    if fitted.said is not None:
+        _record(lessons, fitted.said, written)
+    written.files += write_model(step, "", to_files(fitted.student))
+    if fitted.control is not None:
+        written.files += write_model(step, "control/", to_files(fitted.control))
     written.figures |= {
         "rows": len(lessons.index),
         "considered": lessons.loader.considered if lessons.loader else len(lessons.index),
-        "parameters": sum(p.numel() for name, p in model.named_parameters() if "auxiliary" not in name),
+        "parameters": sum(p.numel() for name, p in fitted.student.named_parameters() if "auxiliary" not in name),
         "curve": [{key: round(value, 9) for key, value in point.items()} for point in state.curve],
         "best": state.best,
         "device": lessons.device,

@@ -6,7 +6,7 @@ import math
 from understudy.errors import BadInput
 from understudy.experiments.arms import HOLDOUTS
 from understudy.experiments.header import BUCKET
-from understudy.rollout.cluster.api import Json
+from understudy.kubernetes_api import Json
 
 __all__ = [
     "ARMS",

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from understudy.errors import BadInput
+from understudy.kubernetes_api import Api, Conflict, Json
 from understudy.lake import Lake
-from understudy.rollout.cluster.api import Api, Conflict, Json
 from understudy.rollout.record import Moved, Rollouts, entry_of, is_news, refuse_if_on
 from understudy.rollout.state import Decision, State
 

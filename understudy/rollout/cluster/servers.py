@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from understudy.errors import BadInput
 from understudy.experiments import Arms
 from understudy.experiments.arms import HOLDOUTS
-from understudy.rollout.cluster.api import Api, Json
+from understudy.kubernetes_api import Api, Json
 from understudy.rollout.cluster.objects import (
     ARMS,
     BASE_ROUTE,

@@ -3,12 +3,12 @@
 import sys
 from dataclasses import dataclass, field, replace
 
-from understudy.rollout.cluster.api import Api, Json
+from understudy.errors import Later
+from understudy.kubernetes_api import Api, Json
 from understudy.rollout.cluster.objects import selector
 from understudy.rollout.engagement import Look
 from understudy.rollout.metrics import Tally, read
 from understudy.rollout.prometheus import Prometheus
-from understudy.rollout.record import Later
 from understudy.rollout.state import Seen, State
 
 __all__ = ["ClusterSource"]

@@ -7,6 +7,7 @@ of what the server keeps between two calls: who calls again, goes on.
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,30 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from understudy.errors import BadInput
-from understudy.rollout.record import Later
+from understudy.errors import BadInput, Later
 
-__all__ = ["MANAGER", "Api", "Conflict", "Unreachable", "connect"]
+__all__ = ["Api", "Conflict", "Unreachable", "connect"]
 
-MANAGER = "understudy-rollout"
 _PATHS = {
     "ConfigMap": ("v1", "/api/v1", "configmaps"),
     "Pod": ("v1", "/api/v1", "pods"),
     "Deployment": ("apps/v1", "/apis/apps/v1", "deployments"),
     "HTTPRoute": ("gateway.networking.k8s.io/v1", "/apis/gateway.networking.k8s.io/v1", "httproutes"),
+    "SparkApplication": (
+        "sparkoperator.k8s.io/v1beta2", "/apis/sparkoperator.k8s.io/v1beta2", "sparkapplications",
+    ),
+    "TrainJob": ("trainer.kubeflow.org/v1alpha1", "/apis/trainer.kubeflow.org/v1alpha1", "trainjobs"),
+}  # fmt: skip
+_BROUGHT_BY = {
+    "HTTPRoute": "the Gateway API's CRDs",
+    "SparkApplication": "the Spark operator",
+    "TrainJob": "Kubeflow Trainer",
 }
 _TIMEOUT_S = (5, 20)
 _TRIES = 3
 _AGAIN = (429, 500, 502, 503, 504)
 _MOST_ITEMS = 500
+_MOST_LOG_BYTES, _MOST_LOG_LINES = 1_000_000, 1000
 
 Json = dict[str, Any]
 
@@ -47,6 +56,10 @@ class Unreachable(Later):
 class Api:
     """Objects of one namespace.
 
+    Args:
+        manager: of the fields that are applied.
+        role: manifest of the Role that allows what is asked here, for whoever is refused.
+
     Raises:
         Unreachable: no answer, or a server's error, after several tries.
         BadInput: the server refuses: no permission, an invalid object, no such kind.
@@ -54,10 +67,13 @@ class Api:
 
     client: client.ApiClient
     namespace: str
+    manager: str = "understudy-rollout"
+    role: str = "manifests/base/rollout"
 
     def get(self, kind: str, name: str) -> Json | None:
         """An object; None where there is none."""
-        return self._call("GET", kind, name)
+        found: Json | None = self._call("GET", kind, name)
+        return found
 
     def list(self, kind: str, selector: str) -> list[Json]:
         """Objects with these labels."""
@@ -78,15 +94,16 @@ class Api:
         """
         metadata = {**content.get("metadata", {}), "name": name, "namespace": self.namespace}
         body = {**content, "apiVersion": _PATHS[kind][0], "kind": kind, "metadata": metadata}
-        more = {"fieldManager": MANAGER, "force": "true"}
-        found = self._call("PATCH", kind, name, more, body, "application/apply-patch+yaml")
+        more = {"fieldManager": self.manager, "force": "true"}
+        found: Json | None = self._call("PATCH", kind, name, more, body, "application/apply-patch+yaml")
         assert found is not None, "an apply makes what is not there"
         return found
 
     def merge(self, kind: str, name: str, content: Json) -> Json | None:
         """Change fields that stay another's; None where there is no such object."""
-        more = {"fieldManager": f"{MANAGER}-once"}
-        return self._call("PATCH", kind, name, more, content, "application/merge-patch+json")
+        more = {"fieldManager": f"{self.manager}-once"}
+        found: Json | None = self._call("PATCH", kind, name, more, content, "application/merge-patch+json")
+        return found
 
     def create(self, kind: str, content: Json) -> Json:
         """Make an object.
@@ -95,7 +112,7 @@ class Api:
             Conflict: it is there.
         """
         body = {**content, "apiVersion": _PATHS[kind][0], "kind": kind}
-        found = self._call("POST", kind, "", {"fieldManager": MANAGER}, body)
+        found: Json | None = self._call("POST", kind, "", {"fieldManager": self.manager}, body)
         assert found is not None, "creation answers with the object"
         return found
 
@@ -107,7 +124,7 @@ class Api:
         """
         assert content["metadata"].get("resourceVersion"), "without it the server overwrites"
         body = {**content, "apiVersion": _PATHS[kind][0], "kind": kind}
-        found = self._call("PUT", kind, content["metadata"]["name"], {"fieldManager": MANAGER}, body)
+        found: Json | None = self._call("PUT", kind, content["metadata"]["name"], {"fieldManager": self.manager}, body)
         if found is None:
             raise Conflict(f"{kind} {content['metadata']['name']} is gone")
         return found
@@ -115,6 +132,20 @@ class Api:
     def delete(self, kind: str, name: str) -> None:
         """Remove an object, and what it owns after it; nothing where there is none."""
         self._call("DELETE", kind, name, {"propagationPolicy": "Background"})
+
+    def log(self, pod: str, since: str = "") -> str:
+        """Lines of a pod's main container, each after its time; empty where there is none, or it has not begun.
+
+        Args:
+            since: a time such as the lines begin with; lines of that second come, too.
+        """
+        query: Json = {"timestamps": "true", "limitBytes": _MOST_LOG_BYTES}
+        query |= {"sinceTime": f"{since[:19]}Z"} if since else {"tailLines": _MOST_LOG_LINES}
+        try:
+            found = self._call("GET", "Pod", f"{pod}/log", query, parse=lambda data: data.decode(errors="replace"))
+        except BadInput:  # its container waits to begin
+            return ""
+        return found or ""
 
     def _call(
         self,
@@ -124,7 +155,8 @@ class Api:
         query: Json | None = None,
         body: Json | None = None,
         content_type: str = "application/json",
-    ) -> Json | None:
+        parse: Callable[[bytes], Any] = json.loads,
+    ) -> Any:
         _, base, plural = _PATHS[kind]
         path = f"{base}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
         what = f"{kind} {name}".strip()
@@ -134,21 +166,20 @@ class Api:
                     path,
                     method,
                     query_params=list((query or {}).items()),
-                    header_params={"Content-Type": content_type, "Accept": "application/json"},
+                    header_params={"Content-Type": content_type, "Accept": "application/json, */*"},
                     body=body,
                     auth_settings=["BearerToken"],
                     _preload_content=False,
                     _request_timeout=_TIMEOUT_S,
                 )
-                found: Json = json.loads(answer.data)
-                return found
+                return parse(answer.data)
             except ApiException as error:
                 if error.status == 404 and not _no_such_kind(error):
                     return None
                 if error.status == 409:
                     raise Conflict(f"{what}: {_reason(error)}") from error
                 if error.status and error.status not in _AGAIN:
-                    raise BadInput(_refused(method, what, self.namespace, error)) from error
+                    raise BadInput(self._refused(method, kind, what, error)) from error
                 if not left:
                     raise Unreachable(f"{method} {what} in namespace {self.namespace}: {_reason(error)}") from error
             except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -157,6 +188,15 @@ class Api:
                     raise Unreachable(f"{method} {what} in namespace {self.namespace}: {why}") from error
             time.sleep(0.2 * (_TRIES - left))
         raise AssertionError("the last try returns or raises")
+
+    def _refused(self, method: str, kind: str, what: str, error: ApiException) -> str:
+        hint = {
+            401: "log in again, or mend the service account's token",
+            403: f"give the Role of {self.role} to who runs this",
+            404: f"install {_BROUGHT_BY.get(kind, 'what brings this kind')}, or correct the namespace",
+        }.get(error.status, "mend the object")
+        expected = f"{method} {what} in namespace {self.namespace}: expected the server's consent"
+        return f"{expected}, found {_reason(error)}; {hint}"
 
 
 def connect(namespace: str | None, context: str | None = None) -> Api:
@@ -208,15 +248,6 @@ def _no_such_kind(error: ApiException) -> bool:
     """A 404 of the path, not of an object: the kind is not installed, or the namespace is gone."""
     details = _status(error).get("details") or {}
     return not details.get("name") and "page not found" in str(error.body)
-
-
-def _refused(method: str, what: str, namespace: str, error: ApiException) -> str:
-    hint = {
-        401: "log in again, or mend the service account's token",
-        403: "give the Role of manifests/base/rollout to who runs this",
-        404: "install the Gateway API's CRDs, or correct the namespace",
-    }.get(error.status, "mend the object")
-    return f"{method} {what} in namespace {namespace}: expected the server's consent, found {_reason(error)}; {hint}"
 
 
 def _reason(error: ApiException) -> str:
