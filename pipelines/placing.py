@@ -25,8 +25,8 @@ def placing(config: Config) -> Place:
     launched = jobs_of(config)
 
     def place(step: str, task: Any) -> None:
-        role = "tools" if step in launched else ROLES[step]
-        task.set_container_image(image_of(config.pipeline, role))
+        role = ROLES[step]
+        task.set_container_image(image_of(config.pipeline, "tools" if step in launched else role))
         pod = config.pipeline.pod(step, role)
         if step in launched:
             pod = _launcher(config.pipeline, pod)

@@ -38,11 +38,17 @@ class Cluster(KubernetesEmulator):
         self.calls: list[tuple[str, str, str]] = []
         self.stuck: set[str] = set()  # Deployments whose pods do not become ready
         self.refused: set[str] = set()  # kinds whose changes a webhook refuses
+        self.missing: set[str] = set()  # kinds that nobody has installed
+        self.logs: dict[str, list[tuple[str, str]]] = {}  # pod → time and text of its lines
         self.fault: Callable[[int], int | str | None] = lambda _: None
 
     def put(self, plural: str, value: Json) -> None:
         """An object that somebody else has made."""
         self._store(self._key(plural, value["metadata"]["name"]), copy.deepcopy(value))
+
+    def drop(self, plural: str, name: str) -> None:
+        """An object that somebody else has removed."""
+        self.objects[self._key(plural, name)].delete()
 
     def find(self, plural: str, name: str) -> Json | None:
         key = self._key(plural, name)
@@ -54,8 +60,7 @@ class Cluster(KubernetesEmulator):
         return sorted(name for res, _, name in self.objects if res.plural == plural and self.find(plural, name))
 
     def _key(self, plural: str, name: str) -> Any:
-        group = {"deployments": "apps/v1", "httproutes": "gateway.networking.k8s.io/v1"}.get(plural, "v1")
-        return (self.resource(f"{group}/{plural}"), NAMESPACE, name)
+        return (self.resource(f"{_type_of(plural)[0]}/{plural}"), NAMESPACE, name)
 
     async def _handle(self, request: Any) -> aiohttp.web.StreamResponse:
         number = len(self.calls)
@@ -64,14 +69,26 @@ class Cluster(KubernetesEmulator):
         fault = self.fault(number)
         if fault == "before":
             return self._cut(request)
+        if plural in self.missing:
+            return aiohttp.web.Response(status=404, text="404 page not found\n", content_type="text/plain")
         if isinstance(fault, int):
             return _status(fault, "trouble")
+        if request.subresource == "log":
+            return self._log(request)
         answer = self._write(request) if request.method.value in ("PUT", "PATCH", "POST", "DELETE") else None
         if answer is None:
             if request.name and self.find(plural, request.name) is None:
                 return _status(404, f'{plural} "{request.name}" not found', {"name": request.name})
             answer = _selected(await super()._handle(request), request)
         return self._cut(request) if fault == "after" else answer
+
+    def _log(self, request: Any) -> aiohttp.web.StreamResponse:
+        """The lines of a pod since a second, each after its time; refused before its container has begun."""
+        if request.name not in self.logs:
+            return _status(400, f'container "main" in pod "{request.name}" is waiting to start')
+        since = request.params.get("sinceTime", "")
+        lines = [f"{at} {text}\n" for at, text in self.logs[request.name] if at >= since[:19]]
+        return aiohttp.web.Response(text="".join(lines), content_type="text/plain")
 
     def _cut(self, request: Any) -> aiohttp.web.StreamResponse:
         request._raw_request.transport.abort()
@@ -185,6 +202,8 @@ def _type_of(plural: str) -> tuple[str, str]:
         "pods": ("v1", "Pod"),
         "deployments": ("apps/v1", "Deployment"),
         "httproutes": ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        "sparkapplications": ("sparkoperator.k8s.io/v1beta2", "SparkApplication"),
+        "trainjobs": ("trainer.kubeflow.org/v1alpha1", "TrainJob"),
     }[plural]
 
 

@@ -14,13 +14,16 @@ _FILE = Path(__file__).resolve().parent.parent.parent / "examples" / "generated.
 WEEKLY = {"name": "weekly", "cron": "0 3 * * 1"}
 
 
-def configured(window_days: int = 14, rollout: dict[str, Any] | None = None, **pipeline: Any) -> Config:
+def configured(
+    window_days: int = 14, rollout: dict[str, Any] | None = None, more: dict[str, Any] | None = None, **pipeline: Any
+) -> Config:
     """The configuration of generated logs, on a cluster whose lake is /lake.
 
     Args:
         window_days: another makes another version of the pipeline.
+        more: sections that take the place of the file's.
     """
-    return configuration.parse(_value(window_days, rollout, pipeline), "test")
+    return configuration.parse(_value(window_days, rollout, pipeline) | (more or {}), "test")
 
 
 def written(folder: Path, window_days: int = 14, **pipeline: Any) -> str:

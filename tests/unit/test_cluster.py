@@ -18,11 +18,11 @@ from test_judge import arm
 from understudy.errors import BadInput, Later
 from understudy.experiments import ramp
 from understudy.experiments.header import BUCKET
+from understudy.kubernetes_api import Api, Conflict, Unreachable
 from understudy.lake import Lake
 from understudy.releases import aliases
 from understudy.releases.quarantine import marks
 from understudy.rollout.beginning import begin
-from understudy.kubernetes_api import Api, Conflict, Unreachable
 from understudy.rollout.cluster.objects import route
 from understudy.rollout.cluster.operator import Operator
 from understudy.rollout.cluster.record import NAME, START, WORD, ClusterRollouts

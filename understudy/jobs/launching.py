@@ -68,7 +68,7 @@ def launch(step: str, lake_uri: str, run_id: str, section: str, job: str, *, eve
         manifest = run.manifest(step)
     if manifest is None:
         lost = UnderstudyError(
-            f"{step}: expected its job to commit the step to lake {lake_uri}, found none; see its log"
+            f"{step}: expected its job to commit it to lake {lake_uri}, found no commit; see its log"
         )
         run.record_error(step, lost)
         raise lost

@@ -56,7 +56,14 @@ def accompany(lake: str, run_id: str, section: str) -> None:
     training, sampling = _parts(section)
     opened = Lake.open(lake)
     found = Run(opened, run_id)
-    _fit(Step(opened, found, found.plan(), NAME, attempt=""), training, sampling, section)
+    _fit(_Silent(opened, found, found.plan(), NAME, attempt=""), training, sampling, section)
+
+
+class _Silent(Step):
+    """A step of which another process speaks."""
+
+    def say(self, text: str) -> None:
+        pass
 
 
 def _processes(config: Training) -> int:

@@ -53,7 +53,10 @@ def start(lake: str, run_id: str, section: str, processes: int) -> None:
         UnderstudyError: one of them failed; what it said stands in the run's record.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run([*command, "-m", __name__, lake, run_id, section], check=False)
+    environ = {"OMP_NUM_THREADS": "1", **os.environ}  # else torchrun says at length that it sets it
+    done = subprocess.run(
+        [*command, "-m", "understudy.training.workers", lake, run_id, section], env=environ, check=False
+    )
     if done.returncode and not is_committed(lake, run_id):
         raise UnderstudyError(
             f"train_ranker: expected {processes} processes to end well, found one that failed, see above"
