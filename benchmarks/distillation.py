@@ -188,8 +188,12 @@ def figures(before: Floats, after: Floats, calibrate: Days, test: Days, heads: t
     return found
 
 
-def one_seed(config: Config, seed: int, spans: tuple[Days, ...], inputs: Inputs) -> dict[str, Any]:
-    """Ranker → figures."""
+def one_seed(config: Config, seed: int, spans: tuple[Days, ...], inputs: Inputs, teachers: str) -> dict[str, Any]:
+    """Ranker → figures.
+
+    Args:
+        teachers: ``old``, ``ensemble`` or ``both``.
+    """
     older, newer, calibrate, test = spans
     training, heads = dataclasses.replace(config.training, seed=seed), config.heads
 
@@ -199,13 +203,16 @@ def one_seed(config: Config, seed: int, spans: tuple[Days, ...], inputs: Inputs)
 
     lesson = Class(newer, inputs, training)
     found: dict[str, Any] = {"student, no teacher": judged(lesson.student(Distillation(), None))}
-    teacher = Class(older, inputs, training).student(Distillation(), None)
-    found["old teacher"] = judged(teacher)
-    said = logits(teacher, lesson.learn, inputs)
-    for name, distillation in SETTINGS.items():
-        student = lesson.student(distillation, lesson.targets(said, distillation))
-        found[f"its student, {name}"] = judged(student)
-        print(f"seed {seed}: {name}", file=sys.stderr, flush=True)
+    if teachers != "ensemble":
+        teacher = Class(older, inputs, training).student(Distillation(), None)
+        found["old teacher"] = judged(teacher)
+        said = logits(teacher, lesson.learn, inputs)
+        for name, distillation in SETTINGS.items():
+            student = lesson.student(distillation, lesson.targets(said, distillation))
+            found[f"its student, {name}"] = judged(student)
+            print(f"seed {seed}: {name}", file=sys.stderr, flush=True)
+    if teachers == "old":
+        return found
     out_of_fold, members = lesson.ensemble((calibrate, test))
     each = [figures(before, after, calibrate, test, heads) for before, after in members]
     found["ensemble, mean of its members"] = {
@@ -230,6 +237,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with KuaiRand-Pure")
     parser.add_argument("--config", default="examples/kuairand.yaml")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--teachers", choices=("old", "ensemble", "both"), default="both")
     options = parser.parse_args()
     config = configuration.load(options.config)
     torch.set_num_threads(config.training.threads)
@@ -246,7 +254,7 @@ def main() -> None:
     )
     spans = tuple(days(table, heads, span) for span in (TEACHER, STUDENT, CALIBRATION, TEST))
     del table
-    found = [one_seed(config, seed, spans, inputs) for seed in range(options.seeds)]
+    found = [one_seed(config, seed, spans, inputs, options.teachers) for seed in range(options.seeds)]
     for head in HEADS:
         rows = []
         for name in found[0]:

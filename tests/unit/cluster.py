@@ -7,6 +7,7 @@ required fields; a controller that rolls Deployments out; and connections that a
 import asyncio
 import copy
 import json
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -73,6 +74,10 @@ class Cluster(KubernetesEmulator):
             return aiohttp.web.Response(status=404, text="404 page not found\n", content_type="text/plain")
         if isinstance(fault, int):
             return _status(fault, "trouble")
+        if request.headers.get("Upgrade"):
+            return _status(503, "no WebSockets here; a client that watches goes on over HTTP")
+        if request.params.get("watch") == "true":
+            return await super()._handle(request)
         if request.subresource == "log":
             return self._log(request)
         answer = self._write(request) if request.method.value in ("PUT", "PATCH", "POST", "DELETE") else None
@@ -96,6 +101,8 @@ class Cluster(KubernetesEmulator):
 
     def _write(self, request: Any) -> aiohttp.web.StreamResponse | None:
         plural, method = request.resource.plural, request.method.value
+        if method == "DELETE" and not request.name:
+            return self._drop_all(request)
         name = request.name or request.data["metadata"]["name"]
         key = self._key(plural, name)
         old = self.find(plural, name)
@@ -135,6 +142,15 @@ class Cluster(KubernetesEmulator):
             return _status(422, f'{plural} "{name}" is invalid: {refused}')
         return aiohttp.web.json_response(self._store(key, new, old))
 
+    def _drop_all(self, request: Any) -> aiohttp.web.StreamResponse:
+        """Delete a collection."""
+        plural = request.resource.plural
+        for name in self.names(plural):
+            found = self.find(plural, name)
+            if found is not None and _is_selected(found, request):
+                self.drop(plural, name)
+        return aiohttp.web.json_response({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+
     def _store(self, key: Any, new: Json, old: Json | None = None) -> Json:
         metadata = new.setdefault("metadata", {})
         before = (old or {}).get("metadata", {})
@@ -148,6 +164,8 @@ class Cluster(KubernetesEmulator):
             metadata["uid"] = before.get("uid") or str(uuid.uuid4())
             metadata["namespace"] = NAMESPACE
             metadata["generation"] = before.get("generation", 0) + (old is None or old.get("spec") != new.get("spec"))
+        if key[0].plural == "pods":
+            new.setdefault("status", {"phase": "Pending"})
         if key[0].plural in ("deployments",):
             new["spec"].setdefault("replicas", 1)
             self._roll_out(key[2], new)
@@ -200,6 +218,9 @@ def _type_of(plural: str) -> tuple[str, str]:
     return {
         "configmaps": ("v1", "ConfigMap"),
         "pods": ("v1", "Pod"),
+        "persistentvolumeclaims": ("v1", "PersistentVolumeClaim"),
+        "services": ("v1", "Service"),
+        "networkpolicies": ("networking.k8s.io/v1", "NetworkPolicy"),
         "deployments": ("apps/v1", "Deployment"),
         "httproutes": ("gateway.networking.k8s.io/v1", "HTTPRoute"),
         "sparkapplications": ("sparkoperator.k8s.io/v1beta2", "SparkApplication"),
@@ -212,14 +233,21 @@ def _status(code: int, message: str, details: Json | None = None) -> aiohttp.web
     return aiohttp.web.json_response({**body, "details": details or {}}, status=code)
 
 
+def _is_selected(value: Json, request: Any) -> bool:
+    """Whether an object has the labels that a request wants, and none that it does not want."""
+    labels = value["metadata"].get("labels", {})
+    for one in filter(None, request.params.get("labelSelector", "").split(",")):
+        name, is_equal, wanted = re.fullmatch(r"([^=!]+)(!?=)=?(.*)", one).groups()  # type: ignore[union-attr]
+        if (labels.get(name) == wanted) != (is_equal == "="):
+            return False
+    return True
+
+
 def _selected(answer: Any, request: Any) -> aiohttp.web.StreamResponse:
     """A list, cut down to the labels that were asked for."""
-    wanted = dict(one.split("=") for one in request.params.get("labelSelector", "").split(",") if one)
-    if request.name or not wanted:
+    if request.name or not request.params.get("labelSelector"):
         return answer
-    items = [
-        one for one in json.loads(answer.body)["items"] if wanted.items() <= one["metadata"].get("labels", {}).items()
-    ]
+    items = [one for one in json.loads(answer.body)["items"] if _is_selected(one, request)]
     return aiohttp.web.json_response({"kind": "List", "metadata": {}, "items": items})
 
 
@@ -253,7 +281,7 @@ def _merged(old: Any, gone: Any, new: Any, key: str = "") -> Any:
             name: _merged((old or {}).get(name), inner.get(name), value, name) for name, value in new.items()
         }
     if isinstance(new, list) and key in _KEYS:
-        by = _KEYS[key]
+        by = _KEYS[key] if all(_KEYS[key] in one for one in new) else "port"  # of a Service
         before = {one[by]: one for one in old or []}
         dropped = {one[by] for one in gone or []} - {one[by] for one in new}
         mine = {one[by]: _merged(before.get(one[by], {}), None, one) for one in new}

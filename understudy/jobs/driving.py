@@ -32,7 +32,7 @@ def driver_settings(environ: Mapping[str, str]) -> dict[str, str]:
         "spark.kubernetes.namespace": _namespace(environ),
         "spark.kubernetes.driver.pod.name": environ["POD_NAME"],
         "spark.driver.host": environ["POD_IP"],
-        "spark.driver.bindAddress": "0.0.0.0",
+        "spark.driver.bindAddress": environ["POD_IP"],  # executors are told to call this one
         "spark.kubernetes.executor.podTemplateFile": _template(told["executor"]),
         **told["conf"],
     }
