@@ -16,23 +16,22 @@ builder() {
 packages() {
   case "$ROLE" in
     spark)
-      locked --requirement requirements/spark.txt
-      also duckdb feast redis # build_features refreshes the online store, too
+      locked --requirement requirements/spark.txt --requirement requirements/s3.txt
       executor
       spark_jars
       ;;
     tools)
-      locked --requirement requirements/tools.txt --requirement requirements/collect.txt
+      locked --requirement requirements/tools.txt --requirement requirements/collect.txt \
+        --requirement requirements/s3.txt
       executor
       ;;
     train)
       torch
-      locked --requirement requirements/train.txt
-      also onnxruntime scikit-learn # calibrate compares the exported file with the network; isotonic regression
+      locked --requirement requirements/train.txt --requirement requirements/s3.txt
       executor
       ;;
     serve)
-      locked --requirement requirements/serve.txt
+      locked --requirement requirements/serve.txt --requirement requirements/s3.txt
       without_arrow_flight
       ;;
     *) echo "ROLE: expected spark, tools, train or serve, found '$ROLE'" >&2; exit 2 ;;
@@ -71,9 +70,6 @@ pip() { /tmp/pip/bin/pip --disable-pip-version-check --quiet --python "$python" 
 
 locked() { pip install --no-deps --no-compile "$@"; }
 
-# More than the role's own lock names, at the versions of the lock of all.
-also() { pip install --no-compile --constraint requirements/local.txt "$@"; }
-
 # What runs a component's body in KFP is of the standard library; the rest of kfp's needs stay out.
 executor() { locked "$(grep '^kfp==' requirements/pipeline.txt)"; }
 
@@ -81,7 +77,7 @@ torch() {
   wanted=$(grep '^torch==' requirements/train.txt)
   case "$VARIANT" in
     cpu) locked ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$wanted" ;;
-    cuda) also "$wanted" ;; # with CUDA's libraries, at the versions that it names
+    cuda) pip install --no-compile --constraint requirements/local.txt "$wanted" ;; # with the CUDA libraries it names
     *) echo "VARIANT: expected cpu or cuda, found '$VARIANT'" >&2; exit 2 ;;
   esac
 }
@@ -114,6 +110,10 @@ lean() {
       if [ -d "$one" ]; then find "$one" -type d -name tests ! -path 'numpy/_core/*' -prune -exec rm -rf {} +; fi
     done
     rm -rf pyarrow/include torch/include onnxruntime/transformers onnxruntime/quantization onnxruntime/tools
+    # AWS' descriptions of its services, but for those that reach an object store and its keys.
+    if [ -d botocore/data ]; then
+      find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sso ! -name sso-oidc ! -name sts -exec rm -rf {} +
+    fi
     rm -f onnxruntime/capi/libonnxruntime.so.* # for C; Python's module holds a copy of its own
     # Not what auditwheel moved into *.libs, which would no longer load, nor what holds code for GPUs.
     [ "$VARIANT" = cuda ] ||

@@ -1,14 +1,17 @@
 """What objects for a cluster must keep to beyond their schema: pods, roles, routes of the Gateway API."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
+import yaml
 
-__all__ = ["GATEWAY", "HTTP_ROUTE", "INFERENCE_SERVICE", "pod_faults", "role_faults", "route_faults"]
+__all__ = ["GATEWAY", "HTTP_ROUTE", "INFERENCE_SERVICE", "granted", "pod_faults", "role_faults", "route_faults"]
 
 Json = dict[str, Any]
 
+MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
 # What a pod may mount under the restricted profile.
 _VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 
@@ -95,6 +98,12 @@ def role_faults(role: Json) -> list[str]:
         if {"escalate", "bind", "impersonate"} & set(rule["verbs"]):
             found.append(f"more than its own rights: {rule}")
     return found
+
+
+def granted(name: str) -> set[tuple[str, str]]:
+    """Verb and resource that a Role of the component ``jobs`` grants."""
+    rules = yaml.safe_load((MANIFESTS / "components" / "jobs" / f"role-{name}.yaml").read_text())["rules"]
+    return {(verb, resource) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
 
 
 def route_faults(route: Json) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 from cluster import Cluster, running
 from kubeflow_config import configured
 from kubelet import Kubelet
+from kubernetes_rules import granted
 from steps import small
 
 from understudy.config import Config
@@ -91,6 +92,7 @@ def test_executors_that_are_pods_sample_the_same_rows(lake: Lake, config: Config
             assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "1024Mi"
             assert "Finished task" in kubelet.log(pod["metadata"]["name"])
         assert [name for name in cluster.names("pods") if "exec" in name] == []
+        assert cluster.asked <= granted("spark")
     assert same_rows(lake, tmp_path / "before")
 
 
@@ -133,6 +135,7 @@ def test_a_spark_application_samples_the_same_rows(lake: Lake, config: Config, t
         submit = [str(Path(pyspark.__file__).parent / "bin" / "spark-submit"), *submitted(application, url, tmp_path)]
         done = subprocess.run(submit, capture_output=True, text=True, timeout=200, check=False)
         assert done.returncode == 0, done.stderr
+        cluster.asked.clear()  # what follows is the driver's
         for _ in range(600):
             (driver,) = [pod for name in cluster.names("pods") if is_driver(pod := cluster.find("pods", name) or {})]
             if driver["status"]["phase"] in ("Succeeded", "Failed"):
@@ -141,6 +144,7 @@ def test_a_spark_application_samples_the_same_rows(lake: Lake, config: Config, t
         log = kubelet.log(driver["metadata"]["name"])
         assert driver["status"]["phase"] == "Succeeded", log
         assert "sample_examples: kept" in log
+        assert cluster.asked <= granted("spark")
         assert len(kubelet.pods("executor")) == 2
     assert same_rows(lake, tmp_path / "before")
 

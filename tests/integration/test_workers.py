@@ -31,7 +31,7 @@ def torchrun(run: Run, section: str, processes: int = 2) -> subprocess.Completed
     return subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_two_processes_commit_the_step_once_and_learn_what_one_does(prepared: tuple[Run, Config], tmp_path: Path) -> None:
+def test_two_processes_commit_once_and_learn_what_one_does(prepared: tuple[Run, Config], tmp_path: Path) -> None:
     run, config = prepared
     section = config.section("training", "sampling")
     shutil.copytree(run.lake.root, tmp_path / "lake")

@@ -37,6 +37,7 @@ class Cluster(KubernetesEmulator):
         self.versions = 0
         self.owned: dict[tuple[Any, str], Json] = {}
         self.calls: list[tuple[str, str, str]] = []
+        self.asked: set[tuple[str, str]] = set()  # verb and resource, as a Role grants them
         self.stuck: set[str] = set()  # Deployments whose pods do not become ready
         self.refused: set[str] = set()  # kinds whose changes a webhook refuses
         self.missing: set[str] = set()  # kinds that nobody has installed
@@ -67,6 +68,7 @@ class Cluster(KubernetesEmulator):
         number = len(self.calls)
         plural = request.resource.plural if request.resource else ""
         self.calls.append((str(request.method.value), plural, request.name or ""))
+        self.asked.add((_verb(request), plural + (f"/{request.subresource}" if request.subresource else "")))
         fault = self.fault(number)
         if fault == "before":
             return self._cut(request)
@@ -212,6 +214,16 @@ def running() -> Iterator[tuple[Cluster, str]]:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(20)
+
+
+def _verb(request: Any) -> str:
+    """What a Role must grant for a request."""
+    method = str(request.method.value)
+    if method == "GET":
+        return "watch" if request.params.get("watch") == "true" else "get" if request.name else "list"
+    if method == "DELETE":
+        return "delete" if request.name else "deletecollection"
+    return {"POST": "create", "PUT": "update", "PATCH": "patch"}[method]
 
 
 def _type_of(plural: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from kubeflow_config import configured
 from kubeflow_spark_api.models import SparkV1beta2SparkApplication
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 from kubernetes import client
-from kubernetes_rules import pod_faults
+from kubernetes_rules import granted, pod_faults
 from run_records import FAILED, commit, recorded
 
 from pipelines.compile import compiled
@@ -352,6 +352,8 @@ def test_a_job_is_made_followed_and_tidied_up(place: Place, capfd: pytest.Captur
     with controlled(place, *acts, lambda _: time.sleep(0.2), committing(place)):
         place.launch()
     assert (place.made, place.cluster.names("trainjobs")) == (1, [])
+    of_spark = {(verb, "sparkapplications") for verb in ("create", "get", "delete")}
+    assert granted("launch") == place.cluster.asked | of_spark, "the Role grants what is asked, and no more"
     said = capfd.readouterr().err
     assert [said.count(f"epoch {n}\n") for n in (1, 2, 3)] == [1, 1, 1]
     assert "running" in said

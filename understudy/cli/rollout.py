@@ -52,6 +52,7 @@ def start(config: str | None, place: Place, release: str, port: int, drive: bool
     """Begin a rollout; on this machine, drive it too."""
     from understudy.config import load
     from understudy.rollout.beginning import begin
+    from understudy.rollout.places import need_folder
 
     if place.is_cluster:
         place.ask_to_start(release)
@@ -62,6 +63,7 @@ def start(config: str | None, place: Place, release: str, port: int, drive: bool
     if drive:
         token_of(None, TOKEN)
     lake = Lake.open(place.lake)
+    need_folder(lake)
     state = begin(lake, place.record(), loaded.rollout, release, time.time())
     click.echo(f"rollout {state.id}")
     if drive:
@@ -93,7 +95,7 @@ def operate(config: str, place: Place) -> None:
     from understudy.rollout.cluster.record import ClusterRollouts
     from understudy.rollout.places import cluster_driver, judged_metrics
 
-    loaded, lake, api = load(config), Lake.open(place.lake), place.api()
+    loaded, lake, api = load(config), Lake.open_or_create(place.lake), place.api()
     record = ClusterRollouts(api, lake)
     click.echo(f"driver: namespace {api.namespace}, judges {', '.join(judged_metrics(loaded))}", err=True)
     Operator(cluster_driver(lake, record, loaded, _say), record).run()
