@@ -8,6 +8,7 @@ import pytest
 from understudy import alerts
 from understudy import config as configuration
 from understudy.config import Config
+from understudy.releases import mlflow_server
 from understudy.simulator.kuairand import generate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,9 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def _nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sends an alert to whom this machine's environment names, or waits to try again."""
+    """No test tells whom this machine's environment names, or waits to try again."""
     monkeypatch.delenv(alerts.WEBHOOK, raising=False)
     monkeypatch.delenv(alerts.ALERTMANAGER, raising=False)
+    monkeypatch.delenv(mlflow_server.URI, raising=False)
     monkeypatch.setattr(alerts, "_PAUSE_S", 0.01)
 
 

@@ -2,7 +2,7 @@
 
 Nothing is renamed and nothing is overwritten: a file is either created whole or not at all, and
 the creation that must win only once (a manifest, an alias) fails where the name exists already.
-That holds for folders (a hard link) and for object stores (a conditional put).
+That holds for folders (a hard link) and for object stores (a conditional put, ``understudy.object_store``).
 """
 
 import errno
@@ -13,16 +13,17 @@ import posixpath
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from understudy.errors import BadInput
+from understudy.object_store import ObjectStore, file_system
 from understudy.schema import SCHEMA_VERSION
 
 __all__ = ["Lake", "file_digest"]
@@ -31,12 +32,19 @@ _MARKER = "lake.json"
 
 
 class Lake:
-    """Files of one lake. Paths are relative to it, with forward slashes."""
+    """Files of one lake. Paths are relative to it, with forward slashes.
+
+    Raises:
+        BadInput: no folder and no URI of an object store; or, wherever something is read or written, the store can't be
+            reached, has no such bucket or grants no access.
+    """
 
     def __init__(self, uri: str) -> None:
-        self.fs, root = fsspec.core.url_to_fs(uri)
-        self.root = root.rstrip("/")
+        self.fs, path = file_system(uri)
+        self._path = path.rstrip("/")
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.root = self._path if self.is_local else str(self.fs.unstrip_protocol(self._path))
+        self._store = None if self.is_local else ObjectStore(self.fs, self.root, self.path(_MARKER))
 
     @classmethod
     def open(cls, uri: str) -> "Lake":
@@ -47,6 +55,8 @@ class Lake:
         """
         lake = cls(uri)
         if not lake.exists(_MARKER):
+            if lake._store is not None:
+                lake._store.check_bucket()
             raise BadInput(
                 f"lake {uri}: expected a lake (a folder with {_MARKER}), found none; "
                 "run `understudy ingest --lake ...` first, or correct --lake"
@@ -58,12 +68,15 @@ class Lake:
     def open_or_create(cls, uri: str) -> "Lake":
         """Open a lake, or make an empty one."""
         lake = cls(uri)
-        if lake.fs.isfile(lake.root):
+        if lake._is_file():
             raise BadInput(f"lake {uri}: expected a folder, found a file; correct --lake")
         if not lake.exists(_MARKER):
             lake.create_json(_MARKER, {"schema_version": SCHEMA_VERSION})
         lake._check_version(uri)
         return lake
+
+    def _is_file(self) -> bool:
+        return self._store.is_file(self._path) if self._store is not None else os.path.isfile(self._path)
 
     def _check_version(self, uri: str) -> None:
         try:
@@ -83,37 +96,49 @@ class Lake:
 
     def path(self, *parts: str) -> str:
         """The path as the lake's file system knows it."""
-        return posixpath.join(self.root, *parts)
+        return posixpath.join(self._path, *parts)
 
     def uri(self, *parts: str) -> str:
         """The path as Spark, Feast and a new process know it."""
-        path = self.path(*parts)
-        return path if self.is_local else str(self.fs.unstrip_protocol(path))
+        return posixpath.join(self.root, *parts)
 
     def exists(self, *parts: str) -> bool:
-        return bool(self.fs.exists(self.path(*parts)))
+        path = self.path(*parts)
+        return self._store.exists(path) if self._store is not None else os.path.exists(path)
 
     def names(self, *parts: str) -> list[str]:
         """Names in a folder, sorted; empty where there is no such folder. Hidden names are left out."""
         path = self.path(*parts)
         try:
-            found = self.fs.ls(path, detail=False, refresh=True) if not self.is_local else os.listdir(path)
+            found = self._store.names(path) if self._store is not None else os.listdir(path)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        names = (posixpath.basename(str(name).rstrip("/")) for name in found)
-        return sorted(name for name in names if name and not name.startswith("."))
+        return sorted(name for name in found if not name.startswith("."))
 
     def files(self, *parts: str) -> list[str]:
         """Every file below a folder, relative to it, sorted. Hidden and underscored names are left out."""
         path = self.path(*parts)
-        below = (posixpath.relpath(str(name), path) for name in self.fs.find(path))
-        return sorted(n for n in below if not any(part.startswith((".", "_")) for part in n.split("/")))
+        return _visible(self._store.files(path) if self._store is not None else self._below(path))
+
+    def _below(self, path: str) -> list[str]:
+        return [posixpath.relpath(str(name), path) for name in self.fs.find(path)]
 
     # Bytes
 
     def read_bytes(self, *parts: str) -> bytes:
-        data = self.fs.cat_file(self.path(*parts))
-        return data if isinstance(data, bytes) else bytes(data)
+        path = self.path(*parts)
+        if self._store is not None:
+            return self._store.read_bytes(path)
+        with open(path, "rb") as file:
+            return file.read()
+
+    def fetch(self, target: Path, *parts: str) -> None:
+        """Copy a file of the lake to ``target``, never all in memory."""
+        path = self.path(*parts)
+        if self._store is not None:
+            self._store.fetch(path, target)
+        else:
+            shutil.copyfile(path, target)
 
     def read_json(self, *parts: str) -> Any:
         """A file's JSON.
@@ -131,12 +156,8 @@ class Lake:
     def create(self, path: str, data: bytes) -> bool:
         """Create a file whole. False where it exists already: then nothing has changed."""
         target = self.path(path)
-        if not self.is_local:
-            try:
-                self.fs.pipe_file(target, data, mode="create")
-            except FileExistsError:
-                return False
-            return True
+        if self._store is not None:
+            return self._store.create(target, data)
         with self._whole(target) as temporary:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -152,11 +173,8 @@ class Lake:
     def put(self, source: str | os.PathLike[str], path: str) -> bool:
         """Copy a local file into the lake, whole. False where the name exists already."""
         target = self.path(path)
-        if not self.is_local:
-            if self.fs.exists(target):
-                return False
-            self.fs.put_file(os.fspath(source), target)
-            return True
+        if self._store is not None:
+            return self._store.put(source, target)
         with self._whole(target) as temporary:
             shutil.copyfile(source, temporary)
             _sync(temporary)
@@ -165,13 +183,26 @@ class Lake:
     def replace(self, path: str, data: bytes) -> None:
         """Write a file whole, over one that exists: for content that any writer may renew."""
         target = self.path(path)
-        if not self.is_local:
-            self.fs.pipe_file(target, data)
+        if self._store is not None:
+            self._store.replace(target, data)
             return
         with self._whole(target) as temporary:
             with open(temporary, "wb") as file:
                 file.write(data)
             os.replace(temporary, target)
+
+    def swap(self, path: str, before: bytes | None, after: bytes) -> bool:
+        """``replace`` a file if it still is ``before``; False where it is not. In a folder, who swaps holds a lock.
+
+        Args:
+            before: None: where there is no such file.
+        """
+        if self._store is not None:
+            return self._store.swap(self.path(path), before, after)
+        if (self.read_bytes(path) if self.exists(path) else None) != before:
+            return False
+        self.replace(path, after)
+        return True
 
     @contextmanager
     def _whole(self, target: str) -> Iterator[str]:
@@ -202,13 +233,16 @@ class Lake:
     def remove(self, *parts: str) -> None:
         """Remove a file or a folder with all below it; nothing where there is none."""
         path = self.path(*parts)
+        if self._store is not None:
+            self._store.remove(path)
+            return
         with suppress(FileNotFoundError):  # another process may remove it at the same time
             if self.fs.exists(path):
                 self.fs.rm(path, recursive=True)
 
     def digest(self, *parts: str) -> str:
         """SHA-256 of a file."""
-        with self.fs.open(self.path(*parts), "rb") as file:
+        with self._told(), self.fs.open(self.path(*parts), "rb") as file:
             return file_digest(file)
 
     # Tables
@@ -216,22 +250,23 @@ class Lake:
     def dataset(self, *parts: str) -> pads.Dataset:
         """The Parquet files below a folder, with ``day=...`` folders as a column of text."""
         path = self.path(*parts)
-        files = [posixpath.join(path, name) for name in self.files(*parts) if name.endswith(".parquet")]
+        fs, found = self._store.table(path) if self._store is not None else (self.fs, self._below(path))
+        files = [posixpath.join(path, name) for name in _visible(found) if name.endswith(".parquet")]
         if not files:
             raise BadInput(f"table {self.uri(*parts)}: expected Parquet files, found none; run the step that writes it")
         by_day = any("day=" in name for name in files)
         partitioning = pads.partitioning(pa.schema([("day", pa.string())]), flavor="hive") if by_day else None
-        return pads.dataset(
-            files, filesystem=self.fs, format="parquet", partitioning=partitioning, partition_base_dir=path
-        )
+        with self._told():
+            return pads.dataset(
+                files, filesystem=fs, format="parquet", partitioning=partitioning, partition_base_dir=path
+            )
 
     def write_table(self, path: str, batches: pa.Table | Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
         """Write one Parquet file; returns its rows."""
         target, rows = self.path(path), 0
-        self.fs.makedirs(posixpath.dirname(target), exist_ok=True)
         try:
             with (
-                self.fs.open(target, "wb") as file,
+                self._written(target) as file,
                 pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as out,
             ):
                 for batch in batches.to_batches(max_chunksize=1 << 17) if isinstance(batches, pa.Table) else batches:
@@ -240,6 +275,23 @@ class Lake:
         except OSError as error:
             raise unwritable(error, target) from error
         return rows
+
+    @contextmanager
+    def _written(self, target: str) -> Iterator[Any]:
+        if self._store is not None:
+            with self._store.writing(target) as file:
+                yield file
+            return
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "wb") as file:
+            yield file
+
+    def _told(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._store is None else self._store.told()
+
+
+def _visible(names: Iterable[str]) -> list[str]:
+    return sorted(n for n in names if not any(part.startswith((".", "_")) for part in n.split("/")))
 
 
 def _sync(path: str) -> None:

@@ -39,7 +39,7 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 class RankServer:
     """`understudy serve` on a lake, with its log."""
 
-    def __init__(self, lake: Path, *more: str, **environment: str) -> None:
+    def __init__(self, lake: Path | str, *more: str, **environment: str) -> None:
         command = [sys.executable, "-m", "understudy.cli", "serve", "--lake", str(lake), "--port", "0", *more]
         self.process = subprocess.Popen(
             command,

@@ -12,6 +12,7 @@ from components.write_report.component import write_report
 from understudy.alerts import ALERTMANAGER, WEBHOOK
 from understudy.errors import BadInput, GateFailed
 from understudy.lake import Lake
+from understudy.releases.mlflow_server import URI
 from understudy.report.telling import tell_end
 
 JOB = "4f1c"
@@ -142,6 +143,20 @@ def test_the_exit_handler_writes_the_page_and_tells(
     assert "crashed in evaluate: OSError: no space" in texts[0]
     assert "before it had a plan" in texts[1]
     assert "crashed in evaluate" in texts[2]
+
+
+def test_an_mlflow_that_cannot_be_told_fails_nothing(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = recorded(lake, JOB)
+    commit(run, "promote", digest=DIGEST, promoted=True, reason="every verdict is a pass")
+    monkeypatch.setenv(URI, "http://ada:s3cret@mlflow")
+    capfd.readouterr()
+    write_report.python_func(lake=lake.uri(), job=JOB, page=Page(tmp_path / "page.html"))
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("MLflow does not show the releases as they are: UNDERSTUDY_MLFLOW: expected http")
+    assert "s3cret" not in err
 
 
 def test_where_nobody_is_named_nobody_is_told(lake: Lake, capfd: pytest.CaptureFixture[str]) -> None:

@@ -82,7 +82,8 @@ def main(arguments: list[str] | None = None) -> None:
     except UnderstudyError as error:
         code = _tell(error, first_line(error), error.exit_code, debug)
     except PermissionError as error:
-        line = f"{error.filename}: expected permission to read and write it, found none; correct the path or its mode"
+        where = error.filename or f"the lake's object store ({error})"
+        line = f"{where}: expected permission to read and write it, found none; correct the path or its mode"
         code = _tell(error, line, BadInput.exit_code, debug)
     except Exception as error:
         code = _tell(error, f"{first_line(error)}; --debug shows where", 1, debug)

@@ -11,6 +11,7 @@ from understudy.lake import Lake
 from understudy.releases import lifecycle
 from understudy.releases.approvals import approval, give_word
 from understudy.releases.fetching import fetch
+from understudy.releases.mirror import Mirrored, keep_mirror, mirror
 from understudy.releases.quarantine import REASONS
 
 __all__ = ["releases"]
@@ -30,7 +31,10 @@ _by_option = click.option("--by", default=_somebody, show_default="you", metavar
 
 @click.group()
 def releases() -> None:
-    """Look at releases, approve or refuse, promote, roll back, quarantine, fetch."""
+    """Look at releases, approve or refuse, promote, roll back, quarantine, fetch, mirror.
+
+    Where UNDERSTUDY_MLFLOW names an MLflow server, promote, rollback and quarantine bring it up to date as well.
+    """
 
 
 @releases.command("list")
@@ -104,6 +108,7 @@ def refuse(ref: str, by: str, note: str, lake: str) -> None:
 def promote(ref: str, lake: str) -> None:
     """Make a release production (default: the candidate)."""
     click.echo(f"{short(lifecycle.promote(Lake.open(lake), ref))} is production")
+    keep_mirror(lake)
 
 
 @releases.command("rollback")
@@ -112,6 +117,7 @@ def promote(ref: str, lake: str) -> None:
 def rollback(to: str | None, lake: str) -> None:
     """Bring back the release before production, or another."""
     click.echo(f"{short(lifecycle.rollback(Lake.open(lake), to))} is production")
+    keep_mirror(lake)
 
 
 @releases.command("quarantine")
@@ -125,6 +131,7 @@ def quarantine(ref: str, reason: str, note: str, lake: str) -> None:
     """Take a release out of service and out of training; production falls back to a healthy one."""
     marked, production = lifecycle.put_in_quarantine(Lake.open(lake), ref, reason, note)
     click.echo(f"{short(marked)} is in quarantine ({reason}); production is {short(production)}")
+    keep_mirror(lake)
 
 
 @releases.command("fetch")
@@ -135,6 +142,39 @@ def fetch_release(ref: str, lake: str, to: str) -> None:
     """Copy a release out of the lake, every file verified."""
     digest = fetch(Lake.open(lake), ref, to)
     click.echo(f"{short(digest)} is in {to}, verified")
+
+
+@releases.command("mirror")
+@lake_option
+@json_option
+def mirror_releases(lake: str, as_json: bool) -> None:
+    """Show the releases as versions of a model of MLflow; what is so already stays.
+
+    UNDERSTUDY_MLFLOW is the server's URI, UNDERSTUDY_MLFLOW_MODEL the registered model (default: understudy), one for
+    each lake. Credentials are MLflow's own: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or
+    MLFLOW_TRACKING_TOKEN.
+    """
+    done = mirror(Lake.open(lake))
+    if as_json:
+        listed = {name: sorted(getattr(done, name)) for name in ("tagged", "reported", "removed")}
+        print_json({**vars(done), **listed})
+        return
+    for line in _changes(done):
+        click.echo(line)
+
+
+def _changes(done: Mirrored) -> list[str]:
+    """What was changed, a line each."""
+    what = f"{done.model} at {done.uri}"
+    if not done.changed:
+        return [f"nothing to do: {what} shows the lake's releases ({done.releases}) as they are"]
+    return [
+        *(f"{short(digest)} is version {number} of {what}" for digest, number in done.created.items()),
+        *(f"{alias} is {short(digest) if digest else 'removed'}" for alias, digest in done.aliases.items()),
+        *(f"{short(digest)}: tags are up to date" for digest in sorted(done.tagged)),
+        *(f"{short(digest)}: its run's page is up to date" for digest in sorted(done.reported)),
+        *(f"version {number} showed a release twice, it is removed" for number in sorted(done.removed)),
+    ]
 
 
 def _brief(lake: Lake, digest: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import urllib.parse
 
 import click
@@ -60,9 +61,9 @@ def serve(
 ) -> None:
     """Rank slates over HTTP with a release.
 
-    Users' features come from the lake's online store, or from Redis where UNDERSTUDY_REDIS_URL names one; items'
-    from the snapshot that `understudy features refresh` writes. A newer snapshot, and another release under the same
-    alias, are taken up while requests are answered.
+    Users' features come from the lake's online store, or from Redis where UNDERSTUDY_REDIS_URL names one, as it must
+    where the lake is in an object store; items' from the snapshot that `understudy features refresh` writes. A newer
+    snapshot, and another release under the same alias, are taken up while requests are answered.
 
     \b
     export UNDERSTUDY_SERVE_TOKEN=$(openssl rand -hex 16)
@@ -80,31 +81,33 @@ def serve(
     if collector is not None:
         _check_url(collector)
         os.environ[COLLECT_TOKEN] = token_of(None, COLLECT_TOKEN)
-    if workers > 1:
-        # What is wrong is said once, not by each worker.
-        Following(lake, release, os.environ.get(REDIS_URL), threads, fetched)
-    listening = listen(host, port)
-    settings = worker.Settings(
-        lake=lake,
-        release=release,
-        fetched=fetched,
-        token=TOKEN,
-        collector=collector,
-        collector_token=COLLECT_TOKEN,
-        redis=REDIS_URL,
-        threads=threads,
-        arm=arm,
-        drain_s=drain_s,
-        log_requests=log_requests,
-        replay=replay,
-    )
-    where, at = listening.getsockname()[:2]
+    with tempfile.TemporaryDirectory(prefix="understudy-items-") as copies:
+        if workers > 1:
+            # What is wrong is said once, not by each worker.
+            Following(lake, release, os.environ.get(REDIS_URL), threads, fetched, copies)
+        listening = listen(host, port)
+        settings = worker.Settings(
+            lake=lake,
+            release=release,
+            fetched=fetched,
+            copies=copies,
+            token=TOKEN,
+            collector=collector,
+            collector_token=COLLECT_TOKEN,
+            redis=REDIS_URL,
+            threads=threads,
+            arm=arm,
+            drain_s=drain_s,
+            log_requests=log_requests,
+            replay=replay,
+        )
+        where, at = listening.getsockname()[:2]
 
-    def begin() -> None:
-        end_well()
-        print(f"serve: listening on http://{where}:{at}", file=sys.stderr, flush=True)
+        def begin() -> None:
+            end_well()
+            print(f"serve: listening on http://{where}:{at}", file=sys.stderr, flush=True)
 
-    worker.serve(settings, listening, workers, begin)
+        worker.serve(settings, listening, workers, begin)
 
 
 def _check_url(url: str) -> None:

@@ -5,12 +5,18 @@ row's own time is never taken: at that time no server could have read it. Every 
 out exactly once, in order, whatever repeats among them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from understudy.logs.sources import literal, quoted
+from understudy.object_store import file_system, settled
 
-__all__ = ["Joined", "latest_query", "point_in_time_query"]
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Joined", "latest_query", "point_in_time_query", "reach"]
 
 ROW = "__row"
 
@@ -33,6 +39,16 @@ class Joined:
     event: str
     created: str | None
     ttl: timedelta
+
+
+def reach(db: "duckdb.DuckDBPyConnection", paths: Iterable[str]) -> None:
+    """Let a connection read files of an object store, which stay as they are, the way the lake reads them."""
+    for path in paths:
+        if "://" in path:
+            fs, _ = file_system(path)
+            name = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+            if not db.filesystem_is_registered(name):
+                db.register_filesystem(settled(fs))
 
 
 def point_in_time_query(entities: str, ts: str, views: list[Joined]) -> str:

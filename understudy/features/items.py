@@ -170,9 +170,10 @@ def _latest(path: str, view: str, as_of_us: int) -> pa.Table:
     """The view's newest row of each key that could be read by then."""
     import duckdb
 
-    from understudy.features.asof import Joined, latest_query
+    from understudy.features.asof import Joined, latest_query, reach
 
     with duckdb.connect() as db:
+        reach(db, [path])
         db.execute("SET TimeZone='UTC'")
         files = f"SELECT * FROM read_parquet('{path.replace(chr(39), chr(39) * 2)}') LIMIT 0"
         names = [name for name, *_ in db.execute(f"DESCRIBE {files}").fetchall()]

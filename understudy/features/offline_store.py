@@ -6,7 +6,8 @@ rows are a pandas frame, or the path of a Parquet file or folder, which need not
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from feast.repo_config import FeastConfigBaseModel
 from feast.saved_dataset import SavedDatasetStorage
 
 from understudy.errors import BadInput
-from understudy.features.asof import ROW, Joined, latest_query, point_in_time_query
+from understudy.features.asof import ROW, Joined, latest_query, point_in_time_query, reach
 from understudy.logs.sources import literal, quoted
 
 __all__ = ["AsOfOfflineStore", "AsOfOfflineStoreConfig", "AsOfRetrievalJob"]
@@ -60,6 +61,7 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
     Args:
         query: SQL.
         prepare: makes what the query reads known to a connection.
+        paths: of the files that the query reads.
     """
 
     def __init__(
@@ -68,25 +70,21 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
         prepare: Callable[[duckdb.DuckDBPyConnection], None] = lambda _: None,
         metadata: RetrievalMetadata | None = None,
         *,
+        paths: Iterable[str] = (),
         full_feature_names: bool = False,
     ) -> None:
-        self.query, self.prepare = query, prepare
+        self.query, self.prepare, self.paths = query, prepare, tuple(paths)
         self._metadata, self._full_feature_names = metadata, full_feature_names
 
-    def write(self, target: str) -> int:
-        """Write the rows into one Parquet file, never all in memory; returns their number."""
-        with _connection() as db:
+    @contextmanager
+    def reading(self) -> Iterator[pa.RecordBatchReader]:
+        """The rows as batches, never all in memory."""
+        with _connection(self.paths) as db:
             self.prepare(db)
-            reader = db.execute(self.query).to_arrow_reader(_BATCH)
-            rows = 0
-            with pq.ParquetWriter(target, reader.schema, compression="zstd", store_schema=False) as out:
-                for batch in reader:
-                    out.write_batch(batch)
-                    rows += batch.num_rows
-        return rows
+            yield db.execute(self.query).to_arrow_reader(_BATCH)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        with _connection() as db:
+        with _connection(self.paths) as db:
             self.prepare(db)
             return db.execute(self.query).to_arrow_table()
 
@@ -96,10 +94,14 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
         assert isinstance(storage, SavedDatasetFileStorage), "rows are saved as a Parquet file"
-        path = Path(storage.file_options.uri)
-        if path.exists() and not allow_overwrite:
-            raise BadInput(f"{path}: expected no such file, found one; choose another path, or allow overwriting")
-        self.write(str(path))
+        uri = storage.file_options.uri
+        if "://" in uri:
+            raise BadInput(f"{uri}: expected a path of this machine, found a URI; save the rows in a folder")
+        if Path(uri).exists() and not allow_overwrite:
+            raise BadInput(f"{uri}: expected no such file, found one; choose another path, or allow overwriting")
+        with self.reading() as rows, pq.ParquetWriter(uri, rows.schema, compression="zstd", store_schema=False) as out:
+            for batch in rows:
+                out.write_batch(batch)
 
     @property
     def full_feature_names(self) -> bool:
@@ -147,7 +149,8 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]
         names = [name for view in views for name in view.features.values()]
         keys = [name for name in entities.columns if name != entities.ts]
         metadata = RetrievalMetadata(features=names, keys=keys)
-        return AsOfRetrievalJob(query, entities.register, metadata, full_feature_names=full_feature_names)
+        paths = [*entities.paths, *(path for view in views for path in view.paths)]
+        return AsOfRetrievalJob(query, entities.register, metadata, paths=paths, full_feature_names=full_feature_names)
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -163,7 +166,7 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]
         view = _pulled(
             config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column
         )
-        return AsOfRetrievalJob(latest_query(view, *_range(start_date, end_date), latest=True))
+        return AsOfRetrievalJob(latest_query(view, *_range(start_date, end_date), latest=True), paths=view.paths)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -179,7 +182,7 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]
         view = _pulled(
             config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column
         )
-        return AsOfRetrievalJob(latest_query(view, *_range(start_date, end_date), latest=False))
+        return AsOfRetrievalJob(latest_query(view, *_range(start_date, end_date), latest=False), paths=view.paths)
 
 
 class _Entities:
@@ -187,9 +190,11 @@ class _Entities:
 
     def __init__(self, rows: pd.DataFrame | str) -> None:
         self.rows = rows
+        self.paths: tuple[str, ...] = ()
         if isinstance(rows, str):
-            self.relation = f"read_parquet({literal(_glob(rows))}, hive_partitioning=false)"
-            with _connection() as db:
+            self.paths = (_glob(rows),)
+            self.relation = f"read_parquet({literal(self.paths[0])}, hive_partitioning=false)"
+            with _connection(self.paths) as db:
                 described = db.execute(f"DESCRIBE SELECT * FROM {self.relation}").fetchall()
             self.columns = [name for name, *_ in described]
         else:
@@ -240,11 +245,12 @@ def _pulled(
 
 def _paths(source: DataSource, base: str) -> tuple[str, ...]:
     assert isinstance(source, FileSource), "this store reads FileSource"
-    return (_glob(os.path.join(base, source.path)),)
+    return (_glob(source.path if "://" in source.path else os.path.join(base, source.path)),)
 
 
 def _glob(path: str) -> str:
-    return f"{path}/**/*.parquet" if "*" not in path and Path(path).is_dir() else path
+    is_folder = not path.endswith(".parquet") if "://" in path else Path(path).is_dir()
+    return f"{path}/**/*.parquet" if "*" not in path and is_folder else path
 
 
 def _range(start: datetime | None, end: datetime | None) -> tuple[str, str]:
@@ -253,8 +259,10 @@ def _range(start: datetime | None, end: datetime | None) -> tuple[str, str]:
     return first.astimezone(UTC).isoformat(), last.astimezone(UTC).isoformat()
 
 
-def _connection() -> duckdb.DuckDBPyConnection:
+def _connection(paths: Iterable[str] = ()) -> duckdb.DuckDBPyConnection:
+    """A connection that can read the files at these paths."""
     db = duckdb.connect()
+    reach(db, paths)
     db.execute("SET TimeZone='UTC'")
     # Its default is a folder below the working directory, which a container may not write.
     db.execute(f"SET temp_directory={literal(str(Path(tempfile.gettempdir(), f'understudy-duckdb-{os.getpid()}')))}")

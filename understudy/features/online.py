@@ -5,13 +5,13 @@
 refresh that was killed is done again; one refresh waits for another. Where nothing older has changed since the last
 refresh, only rows that became readable since its last day began are written.
 
-The online store is SQLite beside the lake's tables, or Redis where ``UNDERSTUDY_REDIS_URL`` names one.
+The online store is SQLite beside the lake's tables, or Redis where ``UNDERSTUDY_REDIS_URL`` names one; for a lake in an
+object store it is Redis, and without one nothing is refreshed.
 """
 
 import contextlib
 import datetime
 import errno
-import fcntl
 import io
 import json
 import os
@@ -25,8 +25,9 @@ from typing import Any
 
 from understudy.config import Config
 from understudy.features import items
-from understudy.features.pointer import POINTER, REDIS_URL, current_features
+from understudy.features.pointer import POINTER, REDIS_URL, current_features, redis_parts
 from understudy.features.views import PROFILES
+from understudy.features.workplace import forget_old, new_name, nowhere_online, only_one, worked_on
 from understudy.lake import Lake, unwritable
 from understudy.runs import Plan, Run
 from understudy.section import canonical_json, duration_s
@@ -34,7 +35,6 @@ from understudy.snapshot import Snapshot
 
 __all__ = ["current_tables", "materialise", "micros", "refresh", "refresh_now"]
 
-_KEPT = 3
 _EVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -43,11 +43,16 @@ def refresh_now(config: Config, lake_uri: str) -> dict[str, Any]:
 
     Returns:
         the pointer: ``run_id`` and ``window_end``, the last day that is counted.
+
+    Raises:
+        BadInput: the lake is in an object store, and no Redis is named.
     """
     from understudy.features import building
     from understudy.logs import compaction
     from understudy.runs.planning import plan_window
 
+    if (nowhere := nowhere_online(Lake.open(lake_uri))) is not None:
+        raise nowhere
     plan = plan_window(lake_uri, config, purpose="refresh")
     compaction.run(lake_uri, plan.run_id, config.section("labels"))
     building.run(lake_uri, plan.run_id, config.section("features", "labels"))
@@ -59,23 +64,18 @@ def refresh(lake_uri: str, run_id: str) -> bool:
     lake = Lake.open(lake_uri)
     run = Run(lake, run_id)
     plan = run.plan()
-    if plan.purpose in ("evaluate", "compare") or not lake.is_local:
+    if plan.purpose in ("evaluate", "compare"):
         return False
-    with _only_one(Path(lake.path("features"))):
+    if (nowhere := nowhere_online(lake)) is not None:
+        print(f"{run.id}: no features are refreshed online: {nowhere}", file=sys.stderr, flush=True)
+        return False
+    with only_one(lake):
         return _refresh(lake, run, plan)
 
 
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with its process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _refresh(lake: Lake, run: Run, plan: Plan) -> bool:
-    before = lake.read_json(POINTER) if lake.exists(POINTER) else None
+    known = lake.read_bytes(POINTER) if lake.exists(POINTER) else None
+    before = None if known is None else lake.read_json(POINTER)
     if before is not None and before["window_end"] > plan.window_end:
         return False
     now = datetime.datetime.now(datetime.UTC)
@@ -85,19 +85,45 @@ def _refresh(lake: Lake, run: Run, plan: Plan) -> bool:
         "section": canonical_json(plan.config["features"]),
         "unchanging": _unchanging(lake, plan, plan.window_end),
         "as_of_us": micros(now),
+        "online": _online(),
     }
-    if before is not None and before["run_id"] == run.id and _settled(plan) <= before["as_of_us"]:
+    same = before is not None and before["run_id"] == run.id and before.get("online") == stand["online"]
+    if before is not None and same and _settled(plan) <= before["as_of_us"]:
         stand["items"] = before["items"]
     else:
         stand["items"] = materialise(lake, run, _start(lake, plan, before, stand), now)
-    lake.replace(POINTER, (json.dumps(stand, sort_keys=True) + "\n").encode())
-    _forget(Path(lake.path(items.FOLDER)), stand["items"])
+    if not lake.swap(POINTER, known, _pointer(stand)):
+        _doubt(lake)
+        print(f"{run.id}: held up until another refresh was done; the next one writes all", file=sys.stderr, flush=True)
+        return False
+    forget_old(lake, stand["items"])
     return True
+
+
+def _pointer(stand: dict[str, Any]) -> bytes:
+    return (json.dumps(stand, sort_keys=True) + "\n").encode()
+
+
+def _doubt(lake: Lake) -> None:
+    """Older rows may lie over newer ones in the online store: the next refresh is not to rely on what is there."""
+    while True:
+        known = lake.read_bytes(POINTER)
+        if lake.swap(POINTER, known, _pointer({**json.loads(known), "online": "unknown"})):
+            return
+
+
+def _online() -> str:
+    """Where users' features are; in another place nothing is known of what was written before."""
+    url = os.environ.get(REDIS_URL)
+    if not url:
+        return "sqlite"
+    parts = redis_parts(url)
+    return f"redis {parts.hostname}:{parts.port or 6379}/{parts.path.strip('/') or 0}"
 
 
 def _start(lake: Lake, plan: Plan, before: dict[str, Any] | None, stand: dict[str, Any]) -> datetime.datetime:
     """What became readable since then is written; everything where something older has changed."""
-    if before is None or before["section"] != stand["section"]:
+    if before is None or any(before.get(part) != stand[part] for part in ("section", "online")):
         return _EVER
     if _unchanging(lake, plan, before["window_end"]) != before["unchanging"]:
         return _EVER
@@ -115,13 +141,6 @@ def _settled(plan: Plan) -> int:
     refresh = plan.config["features"]["refresh"]
     wait = duration_s(plan.config["labels"]["attribution_window"]) + (0 if refresh == "event" else duration_s(refresh))
     return end + wait * 1_000_000
-
-
-def _forget(folder: Path, current: str) -> None:
-    """Old snapshots go, but for the last few: a server that starts now may have read their name just before."""
-    old = sorted((path for path in folder.iterdir() if path.name != current), key=lambda path: path.stat().st_mtime)
-    for path in old[: -(_KEPT - 1)]:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def current_tables(lake: Lake) -> dict[str, tuple[str, Any]]:
@@ -148,19 +167,19 @@ def materialise(lake: Lake, run: Run, start: datetime.datetime, end: datetime.da
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("FEAST_USAGE", "False")
-    folder = Path(lake.path("features"))
-    try:
-        _write(lake, run, folder, start, end)
-        name = f"{run.id}-{micros(end)}"
-        paths = {view: f"{path}/**/*.parquet" for view, (path, _) in _tables(lake, run).items()}
-        items.write(Path(lake.path(items.FOLDER, name)), paths, micros(end))
-        return name
-    except OSError as error:
-        raise unwritable(error, str(folder)) from error
-    except sqlite3.OperationalError as error:
-        if "full" not in str(error):
-            raise
-        raise unwritable(OSError(errno.ENOSPC, str(error)), str(folder)) from error
+    name = new_name(lake, run.id, micros(end))
+    paths = {view: f"{path}/**/*.parquet" for view, (path, _) in _tables(lake, run).items()}
+    with worked_on(lake) as folder:
+        try:
+            _write(lake, run, folder, start, end)
+            items.write(folder / "items" / name, paths, micros(end))
+        except OSError as error:
+            raise unwritable(error, str(folder)) from error
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error):
+                raise
+            raise unwritable(OSError(errno.ENOSPC, str(error)), str(folder)) from error
+    return name
 
 
 def micros(moment: datetime.datetime) -> int:

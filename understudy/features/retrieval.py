@@ -38,11 +38,11 @@ def _body(step: Step, features: Features) -> Outcome:
     from understudy.features.offline_store import AsOfRetrievalJob
 
     all_features = needed(step, features)
-    tables = {view.name: _table(step, view.name) for view in views_of(all_features.crosses)}
     step.dataset("sample_examples", "samples")
     samples = step.run.table_path("sample_examples", "samples")
     rows = 0
     with tempfile.TemporaryDirectory(prefix="understudy-feast-") as folder:
+        tables = {view.name: _table(step, view.name, Path(folder)) for view in views_of(all_features.crosses)}
         store = repository.open_store(Path(folder), f"{folder}/registry.db", f"{folder}/online.db")
         store.apply(repository.definitions(tables))
         service = store.get_feature_service(repository.SERVICE)
@@ -54,8 +54,8 @@ def _body(step: Step, features: Features) -> Outcome:
             job = store.get_historical_features(entity_df=entity_rows, features=service, full_feature_names=True)
             assert isinstance(job, AsOfRetrievalJob), "this repository's offline store made the job"
             target = f"{step.table('training_set')}/{day}/rows.parquet"
-            Path(step.lake.path(target)).parent.mkdir(parents=True, exist_ok=True)
-            written = job.write(step.lake.uri(target))
+            with job.reading() as found:
+                written = step.lake.write_table(target, found, found.schema)
             step.say(f"{day}: {written} rows")
             rows += written
     expected = int(step.figures("sample_examples")["rows"])
@@ -64,9 +64,17 @@ def _body(step: Step, features: Features) -> Outcome:
     return Outcome(tables=["training_set"], files=[_describe(step, features, tables)], figures={"rows": rows})
 
 
-def _table(step: Step, view: str) -> tuple[str, pa.Schema]:
-    dataset = step.dataset("build_features", view)
-    return step.table_uri("build_features", view), dataset.schema
+def _table(step: Step, view: str, folder: Path) -> tuple[str, pa.Schema]:
+    """Where a view's files are, and its columns. Each day reads all of them: from an object store they come once."""
+    fields = step.dataset("build_features", view).schema
+    path = step.run.table_path("build_features", view)
+    if step.lake.is_local:
+        return step.lake.uri(path), fields
+    for name in step.lake.files(path):
+        target = folder / view / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        step.lake.fetch(target, path, name)
+    return str(folder / view), fields
 
 
 def _describe(step: Step, features: Features, tables: dict[str, tuple[str, pa.Schema]]) -> str:

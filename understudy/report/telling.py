@@ -1,4 +1,7 @@
-"""Tell people how a run has ended, from its record alone: released, a gate said no, or it crashed."""
+"""Tell people how a run has ended, from its record alone: released, a gate said no, or it crashed.
+
+MLflow, where the environment names it, is told as well: it shows the releases as they are then.
+"""
 
 import sys
 from typing import Any
@@ -6,13 +9,14 @@ from typing import Any
 from understudy.alerts import tell
 from understudy.errors import first_line
 from understudy.lake import Lake
+from understudy.releases.mirror import keep_mirror
 from understudy.runs import Run
 
 __all__ = ["ending", "tell_end"]
 
 
 def tell_end(lake_uri: str, run_id: str | None, job: str, last: str = "promote") -> bool:
-    """Tell whoever the environment names; whether all of them were told. Never raises.
+    """Tell whoever the environment names; whether all people were told. Never raises.
 
     A run that has done what it was for is told of only where that is a release.
 
@@ -21,6 +25,13 @@ def tell_end(lake_uri: str, run_id: str | None, job: str, last: str = "promote")
         job: of the orchestrator.
         last: the step whose commit means that the run has done what it is for.
     """
+    told = _tell_people(lake_uri, run_id, job, last)
+    if last == "promote":
+        keep_mirror(lake_uri)
+    return told
+
+
+def _tell_people(lake_uri: str, run_id: str | None, job: str, last: str) -> bool:
     try:
         if run_id is None:
             text, details = f"a run ended before it had a plan; the log of job {job} says why", {"job": job}

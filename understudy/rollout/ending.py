@@ -7,6 +7,7 @@ from understudy.alerts import tell
 from understudy.lake import Lake
 from understudy.releases import aliases, move, quarantined
 from understudy.releases.lifecycle import put_in_quarantine
+from understudy.releases.mirror import keep_mirror
 from understudy.rollout.record import Moved, Record
 from understudy.rollout.state import Decision, State
 
@@ -17,7 +18,7 @@ def end(lake: Lake, record: Record, state: State) -> State:
     """Promoted: the candidate becomes production. Anything else: it is marked, and spreads where it is at fault.
 
     Where a person moved production meanwhile, it stays. An alert tells of the end, more than once where a driver is
-    killed meanwhile; one that can't be sent is on stderr.
+    killed meanwhile; one that can't be sent is on stderr. MLflow, where the environment names it, is told last.
 
     Returns:
         the state that has told of it.
@@ -33,6 +34,7 @@ def end(lake: Lake, record: Record, state: State) -> State:
     told = Decision(replace(newest, told=True), (note.strip("; "),) if note else ())
     with suppress(Moved):
         record.advance(number, newest, told)
+    keep_mirror(lake.uri())
     return told.state
 
 

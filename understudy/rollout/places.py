@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.config import Config
+from understudy.errors import BadInput
 from understudy.lake import Lake
 from understudy.rollout.driver import Driver
 from understudy.rollout.engagement import logged
@@ -18,7 +19,7 @@ from understudy.section import duration_s
 if TYPE_CHECKING:
     from understudy.rollout.cluster.record import ClusterRollouts
 
-__all__ = ["cluster_driver", "judged_metrics", "local_driver"]
+__all__ = ["cluster_driver", "judged_metrics", "local_driver", "need_folder"]
 
 _PROMETHEUS_TOKEN = "UNDERSTUDY_PROMETHEUS_TOKEN"
 
@@ -26,6 +27,19 @@ _PROMETHEUS_TOKEN = "UNDERSTUDY_PROMETHEUS_TOKEN"
 def judged_metrics(config: Config) -> tuple[str, ...]:
     """Metrics that must not be worse."""
     return config.rollout.judged or config.primary_heads
+
+
+def need_folder(lake: Lake) -> None:
+    """Refuse a rollout on this machine for a lake in an object store: the router follows a file.
+
+    Raises:
+        BadInput: it is in one.
+    """
+    if not lake.is_local:
+        raise BadInput(
+            f"lake {lake.root}: expected a folder for a rollout on this machine, found an object store; "
+            "put the release on stage on a cluster (rollout.namespace, or --cluster), or use rollout.mode: direct"
+        )
 
 
 @contextlib.contextmanager
@@ -37,6 +51,7 @@ def local_driver(
     Args:
         port: of the router. more: arguments of every server.
     """
+    need_folder(lake)
     judged = judged_metrics(config)
     servers = LocalServers(lake, more)
     source = LocalSource(servers, logged(lake, config, (*judged, *config.rollout.harmful)))

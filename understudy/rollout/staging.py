@@ -8,7 +8,7 @@ from understudy.errors import Later, first_line
 from understudy.lake import Lake
 from understudy.rollout.beginning import begin
 from understudy.rollout.config import Rollout
-from understudy.rollout.places import local_driver
+from understudy.rollout.places import local_driver, need_folder
 from understudy.rollout.record import Record, Rollouts
 from understudy.rollout.state import State
 
@@ -27,6 +27,7 @@ def stage(lake: Lake, config: Config, digest: str, say: Callable[[str], None]) -
     """
     rollout = config.rollout
     if not rollout.namespace:
+        need_folder(lake)
         record: Record = Rollouts(lake)
         state = _begun(lake, record, rollout, digest)
         say(f"rollout {state.id}: {digest[:12]} is on stage")

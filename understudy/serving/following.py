@@ -7,9 +7,10 @@ from typing import Any
 from understudy import releases
 from understudy.errors import BadInput
 from understudy.features.items import FOLDER, ItemSnapshot
-from understudy.features.pointer import current_features, redis_parts
+from understudy.features.pointer import REDIS_URL, current_features, redis_parts
 from understudy.lake import Lake
 from understudy.releases.aliases import ALIASES
+from understudy.serving.copies import Copies
 from understudy.serving.online import Bounded, OnlineStore, RedisStore, SqliteStore
 from understudy.serving.ranker import Model, Stage
 
@@ -21,26 +22,34 @@ class Following:
 
     Args:
         ref: an alias, which is followed, or a digest.
-        redis_url: where users' features are; None: in the lake's SQLite file.
+        redis_url: where users' features are; None: in the lake's SQLite file, which an object store has not.
         threads: of one request.
         fetched: folder with a copy of the release, which is read instead of the lake's.
+        copies: folder for copies of an object store's item snapshots; None: one of its own.
 
     Raises:
         BadInput: no such release, no features, or features that the release can't be fed with.
     """
 
     def __init__(
-        self, lake_uri: str, ref: str, redis_url: str | None = None, threads: int = 1, fetched: str | None = None
+        self,
+        lake_uri: str,
+        ref: str,
+        redis_url: str | None = None,
+        threads: int = 1,
+        fetched: str | None = None,
+        copies: str | None = None,
     ) -> None:
         self.lake, self.ref, self.redis_url, self.threads = Lake.open(lake_uri), ref, redis_url, threads
         self.released = self.lake if fetched is None else _fetched(fetched, ref)
         if redis_url is not None:
             redis_parts(redis_url)
-        if not self.lake.is_local:
+        elif not self.lake.is_local:
             raise BadInput(
-                f"lake {lake_uri}: expected a folder, whose item snapshot can be mapped, found an object store; "
-                "mirror features/ and releases/ to a folder"
+                f"lake {lake_uri}: expected a Redis with users' features, which a lake in an object store needs, "
+                f"found none; set {REDIS_URL}"
             )
+        self.copies = None if self.lake.is_local else Copies(self.lake, copies)
         self.stage, self.as_of_us = self._newest(None)
 
     def look(self) -> None:
@@ -91,7 +100,7 @@ class Following:
         return pointer
 
     def _items(self, name: str) -> ItemSnapshot:
-        return ItemSnapshot.open(Path(self.lake.path(FOLDER, name)))
+        return ItemSnapshot.open(self.copies.of(name) if self.copies else Path(self.lake.path(FOLDER, name)))
 
 
 def _fetched(folder: str, ref: str) -> Lake:

@@ -26,12 +26,14 @@ class Settings(Struct):
     Args:
         token, collector_token: names of the variables that hold them.
         fetched: folder with a copy of the release.
+        copies: folder for copies of item snapshots.
         threads: of one request.
     """
 
     lake: str
     release: str
     fetched: str | None
+    copies: str
     token: str
     collector: str | None
     collector_token: str
@@ -50,7 +52,9 @@ def application() -> Any:
 
     settings = msgspec.json.decode(os.environ[_SETTINGS], type=Settings)
     redis_url = os.environ.get(settings.redis)
-    following = Following(settings.lake, settings.release, redis_url, settings.threads, settings.fetched)
+    following = Following(
+        settings.lake, settings.release, redis_url, settings.threads, settings.fetched, settings.copies
+    )
     options = Options(
         token=os.environ[settings.token],
         collector=settings.collector,
