@@ -384,7 +384,7 @@ def answer(server: RankServer, user: str, slate: list[str]) -> dict[str, Any]:
 
     def is_answered() -> bool:
         found.append(server.rank(user, slate, request_id="r"))
-        return found[-1].status_code == 200 and found[-1].json()["user"] == "known"
+        return bool(found[-1].status_code == 200 and found[-1].json()["user"] == "known")
 
     server.wait(is_answered)
     return dict(found[-1].json())

@@ -16,6 +16,10 @@ from understudy.rollout.state import ArmSeen, State
 CONFIG = load(ROOT / "examples" / "collector.yaml")
 
 
+def arms_of(*names: str) -> dict[str, ArmSeen]:
+    return {name: ArmSeen() for name in names}
+
+
 def test_what_people_did_is_counted_by_arm_and_user(tmp_path: Path) -> None:
     server = Server(tmp_path)
     look = logged(Lake.open_or_create(str(tmp_path / "empty")), CONFIG, ("click",))
@@ -50,6 +54,10 @@ def test_what_people_did_is_counted_by_arm_and_user(tmp_path: Path) -> None:
         assert dwell.n == pytest.approx(outcomes.n)
         assert set(found[arm].calibration) == {"click"}
         assert found[arm].calibration["click"].n == pytest.approx((weight * mine.p_click).sum(), rel=1e-5)
+    others = logged(lake, CONFIG, ("click",), ("stable", "previous"))(
+        state, now + 2 * 3600, arms_of("stable", "previous")
+    )
+    assert [one.users for one in others.values()] == [5, 0]
     late = State.begin("r", "new", "old", now + 60)
     assert logged(lake, CONFIG, ("click",))(late, now + 2 * 3600, nothing)["canary"].users == 0
 

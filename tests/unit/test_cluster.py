@@ -22,6 +22,7 @@ from understudy.kubernetes_api import Api, Conflict, Unreachable
 from understudy.lake import Lake
 from understudy.releases import aliases
 from understudy.releases.quarantine import marks
+from understudy.rollout.aftermath import Aftermath
 from understudy.rollout.beginning import begin
 from understudy.rollout.cluster.objects import route
 from understudy.rollout.cluster.operator import Operator
@@ -325,6 +326,26 @@ def test_what_can_t_begin_is_said_and_forgotten(stage: Stage) -> None:
     stage.operator().look()
     assert stage.record.asked_to_start() is None
     assert "expected another release than production" in stage.said[-1]
+
+
+def test_what_was_promoted_is_watched_until_it_is_taken_back(stage: Stage) -> None:
+    state = stage.begin()
+    state = stage.hours(100, state)
+    assert (state.phase, aliases(stage.lake)["production"]) == ("promoted", stage.candidate)
+    worse = {"stable": arm(0.05), "previous": arm(0.1)}
+    operator = stage.operator()
+    operator.aftermath = Aftermath(CONFIG, ("click",), lambda *_: worse)
+    stage.said.clear()
+    for _ in range(3):
+        operator.look()
+        stage.feed.now_s += DAY_S
+    (text,) = [one for one in stage.said if "worse" in one]
+    assert stage.record.said() == text
+    assert f"production {stage.candidate[:12]} is shown to be worse: click -50" in text
+    assert aliases(stage.lake)["production"] == stage.candidate, "only a person takes it back"
+    stage.annotate(word="rollback")
+    operator.look()
+    assert aliases(stage.lake)["production"] == stage.stable
 
 
 def test_a_rollback_moves_the_servers_long_after(stage: Stage) -> None:

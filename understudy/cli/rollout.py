@@ -88,17 +88,18 @@ def operate(config: str, place: Place) -> None:
     """Be the driver of a cluster: begin, drive and end rollouts there until this process ends.
 
     A Deployment runs it (manifests/base/rollout). Between rollouts `stable` serves what the lake calls production, so
-    `understudy releases rollback` moves the servers too.
+    `understudy releases rollback` moves the servers too; and what was promoted is watched beside the holdout that keeps
+    the release before it: where it is shown to be worse, an alert says so.
     """
     from understudy.config import load
     from understudy.rollout.cluster.operator import Operator
     from understudy.rollout.cluster.record import ClusterRollouts
-    from understudy.rollout.places import cluster_driver, judged_metrics
+    from understudy.rollout.places import aftermath, cluster_driver, judged_metrics
 
     loaded, lake, api = load(config), Lake.open_or_create(place.lake), place.api()
     record = ClusterRollouts(api, lake)
     click.echo(f"driver: namespace {api.namespace}, judges {', '.join(judged_metrics(loaded))}", err=True)
-    Operator(cluster_driver(lake, record, loaded, _say), record).run()
+    Operator(cluster_driver(lake, record, loaded, _say), record, aftermath(lake, loaded)).run()
 
 
 def _drive(config: str, lake: Lake, rollout_id: str, port: int, collector: str | None) -> None:

@@ -31,7 +31,7 @@ _FRESH_S = 300
 _SEEN = """
 WITH shown AS (
   SELECT * FROM impressions
-  WHERE seen AND arm IN ('canary', 'baseline') AND ts >= to_timestamp({start}) AND ts <= to_timestamp({end})
+  WHERE seen AND arm IN {arms} AND ts >= to_timestamp({start}) AND ts <= to_timestamp({end})
   QUALIFY row_number() OVER (PARTITION BY row_key ORDER BY ts) = 1
 ), acted AS (
   SELECT i.row_key, {gain} AS gain, count(*) AS acts
@@ -52,48 +52,52 @@ _SUM = "sum(CASE WHEN a.action = {head} THEN greatest(a.value, 0) ELSE 0 END)"
 Look = Callable[[State, float, dict[str, ArmSeen]], dict[str, ArmSeen]]
 
 
-def logged(lake: Lake, config: Config, metrics: tuple[str, ...]) -> Look:
+def logged(lake: Lake, config: Config, metrics: tuple[str, ...], arms: tuple[str, str] = _ARMS) -> Look:
     """A look at the lake's log, which is read again when it has grown, or after five minutes.
 
     Args:
         metrics: heads, or heads' ``.value``.
+        arms: that are looked at.
     """
     window_s = duration_s(config.labels.attribution_window)
     kept: dict[Any, dict[str, ArmSeen]] = {}
 
-    def look(state: State, now_s: float, arms: dict[str, ArmSeen]) -> dict[str, ArmSeen]:
+    def look(state: State, now_s: float, shown: dict[str, ArmSeen]) -> dict[str, ArmSeen]:
         try:
             snapshot = Snapshot.current(lake)
             if not all(snapshot.tables.get(table) for table in _TABLES):
-                return arms  # nothing was logged yet
+                return shown  # nothing was logged yet
             asked = (state.step_s, now_s // _FRESH_S, canonical_json(snapshot.tables))
             if asked not in kept:
-                span = {"start": state.step_s, "end": now_s - window_s, "window": window_s}
-                found = _read(lake, snapshot, metrics, span)
+                names = f"({', '.join(map(literal, arms))})"
+                span = {"start": state.step_s, "end": now_s - window_s, "window": window_s, "arms": names}
+                found = _read(lake, snapshot, metrics, span, arms)
                 kept.clear()
                 kept[asked] = found
         except Exception as error:  # no data, as from a server that does not answer; the other guardrails go on
             print(f"what people did: expected to read it, found: {first_line(error)}", file=sys.stderr, flush=True)
-            return arms
-        did = {arm: kept[asked][arm] for arm in arms}
+            return shown
+        did = {arm: kept[asked][arm] for arm in shown}
         return {
             arm: replace(seen, users=did[arm].users, outcomes=did[arm].outcomes, calibration=did[arm].calibration)
-            for arm, seen in arms.items()
+            for arm, seen in shown.items()
         }
 
     return look
 
 
-def _read(lake: Lake, snapshot: Snapshot, metrics: tuple[str, ...], span: dict[str, float]) -> dict[str, ArmSeen]:
+def _read(
+    lake: Lake, snapshot: Snapshot, metrics: tuple[str, ...], span: dict[str, Any], arms: tuple[str, str]
+) -> dict[str, ArmSeen]:
     """Arm → users, outcomes and calibration."""
     with duckdb.connect() as db:
         for table in _TABLES:
             db.register(table, snapshot.dataset(lake, table))
-        return _filled(db, {arm: ArmSeen() for arm in _ARMS}, metrics, span)
+        return _filled(db, {arm: ArmSeen() for arm in arms}, metrics, span)
 
 
 def _filled(
-    db: "duckdb.DuckDBPyConnection", arms: dict[str, ArmSeen], metrics: tuple[str, ...], span: dict[str, float]
+    db: "duckdb.DuckDBPyConnection", arms: dict[str, ArmSeen], metrics: tuple[str, ...], span: dict[str, Any]
 ) -> dict[str, ArmSeen]:
     found = dict(arms)
     for metric in metrics:

@@ -16,7 +16,7 @@ from understudy.rollout.guardrails import readings
 from understudy.rollout.state import Decision, Seen, State, steps_of
 from understudy.section import duration_s
 
-__all__ = ["abort", "judge", "pause", "promote", "resume"]
+__all__ = ["abort", "harms", "judge", "pause", "promote", "resume"]
 
 
 def judge(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen) -> Decision:
@@ -48,18 +48,33 @@ def _guard(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen) -
 
 def _look(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen) -> Decision:
     """What people did: is harm shown?"""
-    found = dict(_differences((*judged, *config.harmful), seen))
-    if not found or _users(seen) < config.min_users or seen.now_s - state.looked_s < duration_s(config.look):
+    shown = harms(config, judged, seen)
+    if shown is None or seen.now_s - state.looked_s < duration_s(config.look):
         return Decision(state)
     state = replace(state, looked_s=seen.now_s, looks=state.looks + 1)
+    if shown:
+        return _end(state, "aborted", "harm", f"harm: {shown[0]}")
+    return Decision(replace(state, harmless=True))
+
+
+def harms(config: Rollout, judged: tuple[str, ...], seen: Seen, against: str = "the baseline") -> list[str] | None:
+    """What is shown to be worse with the canary, in words, at one of a rollout's looks; None: too few people.
+
+    Args:
+        against: what the baseline is called.
+    """
+    found = dict(_differences((*judged, *config.harmful), seen))
+    if not found or _users(seen) < config.min_users:
+        return None
     tail = config.harm_alpha / (_most_looks(config) * len(found))
+    shown = []
     for metric, one in found.items():
         low, high = one.bounds(tail)
         if metric in config.harmful and low > 0:
-            return _end(state, "aborted", "harm", f"harm: {_said(metric, one, tail)}; more of it is worse")
-        if metric in judged and high < 0:
-            return _end(state, "aborted", "harm", f"harm: {_said(metric, one, tail)}")
-    return Decision(replace(state, harmless=True))
+            shown.append(f"{_said(metric, one, tail, against)}; more of it is worse")
+        elif metric in judged and high < 0:
+            shown.append(_said(metric, one, tail, against))
+    return shown
 
 
 def _limits(config: Rollout, _: tuple[str, ...], state: State, seen: Seen) -> Decision:
@@ -137,6 +152,6 @@ def _users(seen: Seen) -> int:
     return min(seen.canary.users or 0, seen.baseline.users or 0)
 
 
-def _said(metric: str, one: Difference, tail: float) -> str:
+def _said(metric: str, one: Difference, tail: float, against: str = "the baseline") -> str:
     low, high = one.bounds(tail)
-    return f"{metric} {one.value:+.2%} [{low:+.2%}, {high:+.2%}] against the baseline"
+    return f"{metric} {one.value:+.2%} [{low:+.2%}, {high:+.2%}] against {against}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from understudy.config import Config
 from understudy.errors import BadInput
 from understudy.lake import Lake
+from understudy.rollout.aftermath import ARMS, Aftermath
 from understudy.rollout.driver import Driver
 from understudy.rollout.engagement import logged
 from understudy.rollout.local import ROUTE, LocalServers, LocalSource
@@ -19,7 +20,7 @@ from understudy.section import duration_s
 if TYPE_CHECKING:
     from understudy.rollout.cluster.record import ClusterRollouts
 
-__all__ = ["cluster_driver", "judged_metrics", "local_driver", "need_folder"]
+__all__ = ["aftermath", "cluster_driver", "judged_metrics", "local_driver", "need_folder"]
 
 _PROMETHEUS_TOKEN = "UNDERSTUDY_PROMETHEUS_TOKEN"
 
@@ -58,6 +59,12 @@ def local_driver(
     with contextlib.closing(servers), routing(Path(lake.path(ROUTE)), port) as url:
         say(f"router: {url}")
         yield Driver(lake, Rollouts(lake), config.rollout, judged, servers, source, say), url
+
+
+def aftermath(lake: Lake, config: Config) -> Aftermath:
+    """A watch over what is promoted, from the lake's log."""
+    judged = judged_metrics(config)
+    return Aftermath(config.rollout, judged, logged(lake, config, (*judged, *config.rollout.harmful), ARMS))
 
 
 def cluster_driver(lake: Lake, record: "ClusterRollouts", config: Config, say: Callable[[str], None]) -> Driver:

@@ -1,7 +1,8 @@
 """The driver as a process that stays: it begins what a person or a pipeline asks for, drives it, and keeps the route.
 
-Between two rollouts ``stable`` serves what the lake calls production, so that a rollback moves the servers too, and
-holdouts keep their releases. What is said goes to stderr and, about a rollout, into its history.
+Between two rollouts ``stable`` serves what the lake calls production, so that a rollback moves the servers too,
+holdouts keep their releases, and what was promoted is watched. What is said goes to stderr and, about a rollout, into
+its history.
 """
 
 import time
@@ -13,6 +14,7 @@ from understudy.errors import BadInput, first_line
 from understudy.experiments import ramp
 from understudy.releases import aliases, quarantined
 from understudy.releases.lifecycle import rollback
+from understudy.rollout.aftermath import Aftermath
 from understudy.rollout.beginning import begin
 from understudy.rollout.cluster.record import START, WORD, ClusterRollouts
 from understudy.rollout.driver import Driver
@@ -26,10 +28,11 @@ ROLLBACK = "rollback"
 
 @dataclass
 class Operator:
-    """Args: driver: whose record is a ``ClusterRollouts``."""
+    """Args: driver: whose record is a ``ClusterRollouts``. aftermath: of promotions; None: nobody watches."""
 
     driver: Driver
     record: ClusterRollouts
+    aftermath: Aftermath | None = None
 
     def run(self, until: Callable[[], bool] = lambda: False, sleep: Callable[[float], None] = time.sleep) -> None:
         """Until the process ends; what fails is said once, and tried again."""
@@ -64,6 +67,17 @@ class Operator:
             self._begin(asked)
             return
         self._keep(last)
+        self._watch(last)
+
+    def _watch(self, last: State | None) -> None:
+        production = aliases(self.driver.lake).get("production")
+        if self.aftermath is None or last is None or production is None:
+            return
+        text = self.aftermath.watch(last, production, self.driver.clock())
+        if text is not None:
+            tell(text)
+            self.record.say(text)
+            self.driver.say(text)
 
     def _begin(self, asked: str) -> None:
         driver = self.driver
