@@ -26,6 +26,7 @@ from understudy import releases
 from understudy.config import Config
 from understudy.errors import BadInput, Later
 from understudy.features import online, workplace
+from understudy.features.offline_store import AsOfOfflineStoreConfig
 from understudy.features.pointer import POINTER, REDIS_URL, current_features
 from understudy.lake import Lake
 from understudy.logs.ingest import ingest
@@ -279,6 +280,11 @@ def test_a_store_that_overwrites_all_the_same_gets_no_lake() -> None:
 def test_a_rollout_on_this_machine_needs_a_folder(lake: Lake) -> None:
     with pytest.raises(BadInput, match="expected a folder for a rollout on this machine"):
         need_folder(lake)
+
+
+def test_the_feast_repository_needs_a_folder(lake: Lake) -> None:
+    with pytest.raises(ValueError, match="expected a folder, where registry and online store are files"):
+        AsOfOfflineStoreConfig(lake=lake.root)
 
 
 # The loop

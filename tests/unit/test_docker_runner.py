@@ -79,7 +79,7 @@ def test_it_has_a_network_only_where_something_lies_there(lake: Lake, root: Path
 
 
 def test_a_lake_in_an_object_store_is_not_mounted(root: Path) -> None:
-    arguments = container_arguments(Lake("memory://bucket/lake"), root, {})
+    arguments = container_arguments(Lake("s3://bucket/lake"), root, {})
     assert [mount["Target"] for mount in arguments["mounts"]] == ["/etc/passwd"]
     assert arguments["network_mode"] == "host"
 

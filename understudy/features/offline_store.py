@@ -52,6 +52,8 @@ class AsOfOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     def _is_set(cls, lake: str | None) -> str | None:
         if lake and "${" in lake:
             raise ValueError(f"expected the lake's path, found {lake!r}; export UNDERSTUDY_LAKE")
+        if lake and "://" in lake:
+            raise ValueError(f"expected a folder, where registry and online store are files, found {lake!r}")
         return lake
 
 

@@ -17,6 +17,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from understudy.errors import BadInput, Later
 from understudy.features import items
@@ -62,7 +63,6 @@ def _locked(folder: Path) -> Iterator[None]:
 def _leased(lake: Lake) -> Iterator[None]:
     """The lease is renewed while its process lives, and runs out after it."""
     import redis
-    from redis.exceptions import LockError, RedisError
 
     url = os.environ[REDIS_URL]
     parts = redis_parts(url)
@@ -71,27 +71,37 @@ def _leased(lake: Lake) -> Iterator[None]:
         lease = client.lock(name, timeout=_LEASE_S, sleep=0.5, thread_local=False)
         try:
             lease.acquire()
-        except RedisError as error:
+        except redis.RedisError as error:
             raise Later(
                 f"{REDIS_URL}: expected a Redis at {parts.hostname}:{parts.port or 6379}, found "
                 f"{type(error).__name__}; see whether it runs and takes this password"
             ) from error
-        done = threading.Event()
-
-        def renew() -> None:
-            while not done.wait(_LEASE_S / 3):
-                with contextlib.suppress(RedisError):
-                    lease.reacquire()
-
-        renewing = threading.Thread(target=renew, daemon=True)
-        renewing.start()
         try:
-            yield
+            with _renewed(lease):
+                yield
         finally:
-            done.set()
-            renewing.join()
-            with contextlib.suppress(LockError, RedisError):
+            with contextlib.suppress(redis.RedisError):  # it ran out
                 lease.release()
+
+
+@contextlib.contextmanager
+def _renewed(lease: Any) -> Iterator[None]:
+    from redis import RedisError
+
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(_LEASE_S / 3):
+            with contextlib.suppress(RedisError):
+                lease.reacquire()
+
+    renewing = threading.Thread(target=renew, daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
 
 
 @contextlib.contextmanager
