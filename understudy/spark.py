@@ -9,7 +9,7 @@ from pathlib import Path
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from understudy.spark_settings import FIXED, PARTITIONS, object_store
+from understudy.spark_settings import FIXED, OURS, PARTITIONS, object_store
 
 __all__ = [
     "close",
@@ -32,14 +32,37 @@ def session() -> SparkSession:
     ``SPARK_REMOTE`` names a Spark Connect server, ``SPARK_MASTER`` a cluster, ``UNDERSTUDY_SPARK`` executors that are
     pods; whoever started this process by ``spark-submit`` has said it; the default is this process with all its cores.
     """
+    _forget_a_server_that_is_gone()
     if "SPARK_REMOTE" in os.environ:
         connected: SparkSession = _with(SparkSession.builder, FIXED).getOrCreate()
         if connected not in _connected:
             _connected.append(connected)
             atexit.register(close)  # the server lives on, and would keep what was cached
+            if OURS in os.environ:
+                _expect_answers(connected)
         return connected
     spark: SparkSession = _with(_builder(), FIXED).getOrCreate()
     return spark
+
+
+def _forget_a_server_that_is_gone() -> None:
+    """Where the command's server was killed, this process has a Spark of its own."""
+    port = os.environ.get(OURS)
+    if port is None or _connected:
+        return
+    try:
+        socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
+    except OSError:
+        print("Spark: the server of this command is gone; this step starts its own", file=sys.stderr, flush=True)
+        for name in (OURS, "SPARK_REMOTE", "SPARK_CONNECT_AUTHENTICATE_TOKEN"):
+            os.environ.pop(name, None)
+
+
+def _expect_answers(connected: SparkSession) -> None:
+    """A server of this machine that does not answer has ended: Spark's own patience would be ten minutes."""
+    from pyspark.sql.connect.client.retries import DefaultPolicy
+
+    connected.client.set_retry_policies([DefaultPolicy(max_retries=4)])
 
 
 def close() -> None:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from understudy.spark_settings import OURS
+
 __all__ = ["serving"]
 
 _REMOTE, _TOKEN = "SPARK_REMOTE", "SPARK_CONNECT_AUTHENTICATE_TOKEN"
@@ -39,12 +41,12 @@ def serving() -> Iterator[None]:
         try:
             port = server.stdout.readline().decode().strip()
             if port:  # else it could not start, and the step that needs Spark says why
-                os.environ |= {_REMOTE: f"sc://localhost:{port}", _TOKEN: token}
+                os.environ |= {_REMOTE: f"sc://localhost:{port}", _TOKEN: token, OURS: port}
             yield
         finally:
             if "understudy.spark" in sys.modules:  # this process was a client of its own server
                 sys.modules["understudy.spark"].close()
-            for name in (_REMOTE, _TOKEN):
+            for name in (_REMOTE, _TOKEN, OURS):
                 os.environ.pop(name, None)
             server.stdin.close()
             server.kill()

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 
-__all__ = ["FIXED", "PARTITIONS", "object_store"]
+__all__ = ["FIXED", "OURS", "PARTITIONS", "object_store"]
+
+# the port of the server that a command keeps for its steps; it ends with the command
+OURS = "UNDERSTUDY_SPARK_PORT"
 
 PARTITIONS = 8
 

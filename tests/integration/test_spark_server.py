@@ -1,6 +1,7 @@
 """The Spark that the steps of a run share: reachable with its token alone, and gone with its caller."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -79,3 +80,31 @@ def test_the_server_goes_with_a_caller_that_is_killed():
         caller.kill()
     assert port is not None
     assert _gone(port)
+
+
+def _server_of(caller: int) -> int:
+    command = ["pgrep", "-P", str(caller), "-f", "understudy.spark_server"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0])
+
+
+def test_a_killed_server_ends_the_step_that_uses_it_and_the_next_has_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for name in ("SPARK_REMOTE", "SPARK_MASTER"):
+        monkeypatch.delenv(name, raising=False)
+    under_way = (
+        "import sys\nfrom understudy import spark\nsession = spark.session()\n"
+        "print(session.range(7).count(), flush=True)\nsys.stdin.readline()\nsession.range(7).count()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with serving(), subprocess.Popen([sys.executable, "-c", under_way], **pipes) as step:  # type: ignore[call-overload]
+        assert step.stdout.readline().strip() == "7"
+        server = _server_of(os.getpid())
+        subprocess.run(["pkill", "-KILL", "-P", str(server)], check=False)  # its JVM
+        os.kill(server, signal.SIGKILL)
+        _, said = step.communicate("go\n", timeout=120)  # Spark's own patience would be ten minutes
+        assert step.returncode != 0
+        assert "UNAVAILABLE" in said.upper() or "RETRIES" in said.upper()
+        done = _count()
+        assert done.stdout.strip() == "7", done.stderr
+        assert "the server of this command is gone" in done.stderr
