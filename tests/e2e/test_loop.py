@@ -81,6 +81,7 @@ def test_a_released_window_is_not_run_again(released: tuple[Path, dict[str, Any]
     assert json.loads(again)["digest"] == run["digest"]
 
 
+@pytest.mark.slow
 def test_a_run_in_another_folder_makes_the_same_release(
     tmp_path: Path, ingested: Path, released: tuple[Path, dict[str, Any]]
 ) -> None:

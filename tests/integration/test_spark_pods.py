@@ -125,6 +125,7 @@ def submitted(application: dict[str, Any], url: str, folder: Path) -> list[str]:
     return ["--master", f"k8s://{url}", "--deploy-mode", "cluster", *told, main, *spec["arguments"]]
 
 
+@pytest.mark.slow
 def test_a_spark_application_samples_the_same_rows(lake: Lake, config: Config, tmp_path: Path) -> None:
     import pyspark
 

@@ -329,9 +329,10 @@ def test_what_can_t_begin_is_said_and_forgotten(stage: Stage) -> None:
 
 
 def test_what_was_promoted_is_watched_until_it_is_taken_back(stage: Stage) -> None:
-    state = stage.begin()
-    state = stage.hours(100, state)
-    assert (state.phase, aliases(stage.lake)["production"]) == ("promoted", stage.candidate)
+    state = stage.hours(2, stage.begin())
+    stage.annotate(word="promote")
+    stage.driver().drive(state.id)
+    assert aliases(stage.lake)["production"] == stage.candidate
     worse = {"stable": arm(0.05), "previous": arm(0.1)}
     operator = stage.operator()
     operator.aftermath = Aftermath(CONFIG, ("click",), lambda *_: worse)
