@@ -209,6 +209,7 @@ def test_where_a_run_is_made_does_not_make_it_another() -> None:
         ({"spark": {"mode": "yarn"}}, "spark.mode: expected local, kubernetes or operator, found 'yarn'"),
         ({"spark": {"conf": {"driver": "x"}}}, "conf: expected names that begin with spark."),
         ({"spark": {"conf": {"spark.sql.session.timeZone": "x"}}}, "none that decides what tables hold"),
+        ({"spark": {"conf": {"spark.a": "b"}}}, "spark.conf: expected none with mode local, found some"),
         ({"spark": {"executor": {"cpu": "2"}}}, "executor.memory: expected a value, found none"),
         ({"training": {"mode": "ray"}}, "training.mode: expected pod or trainjob, found 'ray'"),
         ({"training": {"nodes": 2}}, "training.nodes: expected 1 with mode pod, found 2"),

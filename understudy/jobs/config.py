@@ -21,7 +21,7 @@ class Spark:
         executors: pods beside the driver's, where the mode is not local.
         executor: settings of their pods, on top of the step's; ``cpu`` and ``memory`` are of one executor.
         service_account: of the pods that ask for executors; empty: that of the runs.
-        conf: more settings of Spark, by their own names.
+        conf: more settings of Spark, by their own names, where the mode is not local.
     """
 
     mode: str = "local"
@@ -41,3 +41,5 @@ class Spark:
                 raise ValueError(f"conf: expected names that begin with spark., found {key!r}")
             if key in FIXED:
                 raise ValueError(f"conf: expected none that decides what tables hold, found {key!r}; remove it")
+        if self.conf and self.mode == "local":
+            raise ValueError("conf: expected none with mode local, found some; set mode, or remove conf")

@@ -57,12 +57,13 @@ def launch(step: str, lake_uri: str, run_id: str, section: str, job: str, *, eve
     run = Run(lake, run_id)
     manifest = run.manifest(step)
     if manifest is None:
+        known = lake.names(run.folder, "steps", step, "errors")
         try:
             _have_done(_named(json.loads(job), step, lake_uri, run_id, section), every_s)
         except Exception as error:
             if run.manifest(step) is None and not isinstance(error, GateFailed):
                 say_error(step, error)
-                if not lake.names(run.folder, "steps", step, "errors"):  # else the job itself has said why
+                if lake.names(run.folder, "steps", step, "errors") == known:  # else the job itself has said why
                     run.record_error(step, error)
                 raise
         manifest = run.manifest(step)

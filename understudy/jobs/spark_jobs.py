@@ -53,7 +53,7 @@ def spark_application(spark: Spark, pipeline: Pipeline, step: str, image: str) -
             **({"imagePullPolicy": own.pull_policy} if own.pull_policy else {}),
             "mainApplicationFile": MAIN,
             "restartPolicy": {"type": "Never"},
-            "sparkConf": {**spark.conf, "spark.ui.enabled": "false", "spark.driver.extraJavaOptions": _JAVA},
+            "sparkConf": {"spark.ui.enabled": "false", "spark.driver.extraJavaOptions": _JAVA, **spark.conf},
             "driver": {**driver, "template": pod_template(own, _DRIVER, ENTRY)},
             "executor": {**executor, **_cpu(settings), "template": pod_template(settings, _EXECUTOR, ENTRY)},
         },

@@ -12,12 +12,7 @@ import torch.distributed as dist
 
 from understudy.training.batches import Rows
 
-__all__ = ["agreed", "is_alone", "is_first", "share_of", "sum_gradients", "summed"]
-
-
-def is_alone() -> bool:
-    """Whether this process is the only one."""
-    return _world() == 1
+__all__ = ["agreed", "is_first", "share_of", "sum_gradients", "summed"]
 
 
 def is_first() -> bool:

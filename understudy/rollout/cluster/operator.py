@@ -66,11 +66,9 @@ class Operator:
         elif asked is not None:
             self._begin(asked)
             return
-        self._keep(last)
-        self._watch(last)
+        self._watch(last, self._keep(last))
 
-    def _watch(self, last: State | None) -> None:
-        production = aliases(self.driver.lake).get("production")
+    def _watch(self, last: State | None, production: str | None) -> None:
         if self.aftermath is None or last is None or production is None:
             return
         text = self.aftermath.watch(last, production, self.driver.clock())
@@ -105,11 +103,12 @@ class Operator:
         self.record.say(text)
         self.driver.say(text)
 
-    def _keep(self, last: State | None) -> None:
+    def _keep(self, last: State | None) -> str | None:
+        """Servers and holdouts as they are between rollouts; production's digest, where there is one."""
         lake = self.driver.lake
         production, sick = aliases(lake).get("production"), quarantined(lake)
         if production is None:
-            return
+            return None
         releases = {"stable": production}
         if last is None:
             arms = ramp("", 0, 0)
@@ -118,3 +117,4 @@ class Operator:
             held = {arm: one for arm, one in releases_of(last).items() if arm in arms.buckets}
             releases |= {arm: production if one in sick else one for arm, one in held.items()}
         self.driver.target.apply(arms, releases)
+        return production
