@@ -37,17 +37,11 @@ CORES = sorted(os.sched_getaffinity(0))
 
 
 def made(lake_uri: str, data: str, config_path: str) -> dict[str, dict[str, Any]]:
-    """Ranker → its release, AUC and normalized entropy; made once and kept in the lake."""
-    kept = Path(lake_uri) / "benchmark" / "rankers.json"
-    if not kept.exists():
-        if not (Path(lake_uri) / "lake.json").exists():
-            _understudy("ingest", "--config", config_path, "--source", data, "--lake", lake_uri)
-        _understudy("run", "--config", config_path, "--lake", lake_uri)
-        found = _taught(lake_uri, config_path)
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_text(json.dumps(found))
-    rankers: dict[str, dict[str, Any]] = json.loads(kept.read_text())
-    return rankers
+    """Ranker → its releases, AUC and normalized entropy. The lake and the networks are made once, and kept."""
+    if not (Path(lake_uri) / "lake.json").exists():
+        _understudy("ingest", "--config", config_path, "--source", data, "--lake", lake_uri)
+    _understudy("run", "--config", config_path, "--lake", lake_uri)
+    return _taught(lake_uri, config_path)
 
 
 def _understudy(*arguments: str) -> None:
@@ -58,7 +52,7 @@ def _taught(lake_uri: str, config_path: str) -> dict[str, dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.compute as pc
     import torch
-    from distillation import Class, Days
+    from distillation import Days
     from torch import Tensor, nn
 
     from understudy import config as configuration
@@ -67,15 +61,14 @@ def _taught(lake_uri: str, config_path: str) -> dict[str, dict[str, Any]]:
     from understudy.ranker.files import from_files
     from understudy.ranker.network import ID_COLUMNS, RankerModel
     from understudy.runs import Run
-    from understudy.training.config import Distillation
     from understudy.training.lessons import column, labels_of
 
     class Fused(nn.Module):
         """The mean of several networks' logits, their preprocessing computed once."""
 
-        def __init__(self, base: RankerModel, members: list[RankerModel], ids: list[bool]) -> None:
+        def __init__(self, members: list[RankerModel], ids: list[bool]) -> None:
             super().__init__()
-            self.inputs, self.preprocess, self.ids = base.inputs, base.preprocess, ids
+            self.inputs, self.preprocess, self.ids = members[0].inputs, members[0].preprocess, ids
             self.networks = nn.ModuleList(member.network for member in members)
             for place, member in enumerate(members):
                 self.register_buffer(f"read_{place}", (member.preprocess.scale_D != 0).float())
@@ -104,17 +97,38 @@ def _taught(lake_uri: str, config_path: str) -> dict[str, dict[str, Any]]:
         return Days(rows, labels_of(rows, config.heads), column(rows, "sample_weight"))
 
     gate, calibration = part("gate"), part("calibrate")
-    torch.set_num_threads(config.training.threads)
-    print("training twelve networks, and their student", file=sys.stderr, flush=True)
-    lesson = Class(part("train"), inputs, config.training, part("stop"))
-    out_of_fold, spoken, _ = lesson.members((gate,))
-    members = [from_files(one.files) for one in spoken]
+    kept = Path(lake_uri) / "benchmark"
+    if not (kept / "student").exists():
+        torch.set_num_threads(config.training.threads)
+        print("training twelve networks, and their student", file=sys.stderr, flush=True)
+        _learn(kept, part("train"), part("stop"), gate, inputs, config.training)
+
+    def network(name: str) -> RankerModel:
+        return from_files({path.name: path.read_bytes() for path in (kept / name).iterdir()})
+
     variants = config.training.ensemble.variants
+    members = [network(path.name) for path in sorted(kept.glob("member_*"))]
     ids = [variants[place % len(variants)].ids for place in range(len(members))]
+    models = {"ensemble": Fused(members, ids).eval(), "member": members[0], "student": network("student")}
+    return {name: _released(lake, production, model, calibration, gate) for name, model in models.items()}
+
+
+def _learn(kept: Path, train: Any, stop: Any, gate: Any, inputs: Any, training: Any) -> None:
+    """Train the ensemble and its student; a folder for each, the student's last."""
+    from distillation import Class
+
+    from understudy.ranker.files import to_files
+    from understudy.training.config import Distillation
+
+    lesson = Class(train, inputs, training, stop)
+    out_of_fold, members, _ = lesson.members((gate,))
     distillation = Distillation(alpha=0.5)
     student = lesson.student(distillation, lesson.targets(out_of_fold, distillation)).eval()
-    models = {"ensemble": Fused(lesson.base, members, ids).eval(), "member": members[0], "student": student}
-    return {name: _released(lake, production, model, calibration, gate) for name, model in models.items()}
+    found = {f"member_{place:02}": one.files for place, one in enumerate(members)} | {"student": to_files(student)}
+    for name, files in found.items():
+        (kept / name).mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            (kept / name / file).write_bytes(content)
 
 
 def _released(lake: Lake, like: Any, model: Any, calibration: Any, gate: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from understudy.errors import first_line
 from understudy.experiments.header import BUCKET, NOW, bucket_of, now_of
 from understudy.http_requests import Refusal, as_json, body_of, check_token, refused
 from understudy.section import duration_s
-from understudy.serving import protocol
+from understudy.serving import protocol, tensors
 from understudy.serving.config import Serving
 from understudy.serving.desk import Busy, Desk
 from understudy.serving.following import Following
@@ -30,16 +30,22 @@ __all__ = ["Answering"]
 _REQUEST_ID = re.compile(protocol.REQUEST_ID)
 _BODY_S = 5.0
 _RANK = msgspec.json.Decoder(protocol.RankRequest)
-_INFER = msgspec.json.Decoder(protocol.InferRequest)
+_INFER = msgspec.json.Decoder(tensors.InferRequest)
 
 
 class Answer(NamedTuple):
-    """What one request is answered with; ``items`` are those that people may see."""
+    """What one request is answered with.
+
+    Args:
+        items: those that people may see.
+        json_bytes: how much of the body is JSON; None: all.
+    """
 
     scored: Scored
     stage: Stage
     body: bytes
     items: list[str]
+    json_bytes: int | None = None
 
 
 class Answering:
@@ -87,8 +93,8 @@ class Answering:
             body = await body_of(request, self.config.max_body_kb << 10, _BODY_S, "send fewer candidates")
             if (bucket := _bucket(request)) is not None:
                 note["bucket"] = bucket
-            found: Answer = await answer(body, note, self._now_s(request))
-            response = as_json(found.body)
+            found: Answer = await answer(request, body, note)
+            response = as_json(found.body) if found.json_bytes is None else _in_bytes(found.body, found.json_bytes)
         except Refusal as error:
             note["reason"] = str(error)
             response = refused(error)
@@ -103,17 +109,19 @@ class Answering:
             say("request", route=route, status=response.status_code, ms=round(took * 1000, 3), **note)
         return response
 
-    async def _ranked(self, body: bytes, note: dict[str, Any], now_s: float) -> Answer:
-        asked = _decoded(_RANK, body)
+    async def _ranked(self, request: Request, body: bytes, note: dict[str, Any]) -> Answer:
+        asked, now_s = _decoded(_RANK, body), self._now_s(request)
         return await self._in_turn(asked, note, now_s, lambda *found: _ranking(asked, note["request_id"], *found))
 
-    async def _inferred(self, body: bytes, note: dict[str, Any], now_s: float) -> Answer:
-        tensors = _decoded(_INFER, body)
+    async def _inferred(self, request: Request, body: bytes, note: dict[str, Any]) -> Answer:
         try:
-            asked = protocol.of_tensors(tensors)
-        except protocol.Invalid as error:
+            text, behind = tensors.parted(body, request.headers.get(tensors.JSON_BYTES))
+            given = _decoded(_INFER, text)
+            asked = tensors.of_tensors(given, behind)
+        except tensors.Invalid as error:
             raise Refusal(400, str(error)) from error
-        return await self._in_turn(asked, note, now_s, lambda *found: _tensors(tensors, note["request_id"], *found))
+        now_s = self._now_s(request)
+        return await self._in_turn(asked, note, now_s, lambda *found: _scores(given, note["request_id"], *found))
 
     def _now_s(self, request: Request) -> float:
         """The server's time; in a replay, the time that the request says."""
@@ -211,8 +219,11 @@ def _ranking(asked: protocol.RankRequest, request_id: str, stage: Stage, scored:
     return Answer(scored, stage, msgspec.json.encode(answer), items)
 
 
-def _tensors(tensors: protocol.InferRequest, request_id: str, stage: Stage, scored: Scored) -> Answer:
-    answer = protocol.infer_answer(
-        tensors, request_id, stage.model.digest, scored.probability.tolist(), scored.utility.tolist()
-    )
-    return Answer(scored, stage, msgspec.json.encode(answer), [])  # the order is the caller's: nobody has seen one yet
+def _scores(asked: tensors.InferRequest, request_id: str, stage: Stage, scored: Scored) -> Answer:
+    digest = stage.model.digest
+    body, json_bytes = tensors.infer_answer(asked, request_id, digest, scored.probability, scored.utility)
+    return Answer(scored, stage, body, [], json_bytes)  # the order is the caller's: nobody has seen one yet
+
+
+def _in_bytes(body: bytes, json_bytes: int) -> Response:
+    return Response(body, 200, {tensors.JSON_BYTES: str(json_bytes)}, "application/octet-stream")

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from understudy import __version__
 from understudy.errors import first_line
 from understudy.http_requests import Refusal, as_json, refused
-from understudy.serving import protocol
+from understudy.serving import protocol, tensors
 from understudy.serving.answering import Answering
 from understudy.serving.desk import Desk
 from understudy.serving.following import Following
@@ -180,11 +180,11 @@ class _Server:
         return as_json(protocol.ReadyModel(protocol.MODEL, self.is_ready), 200 if self.is_ready else 503)
 
     async def about(self, _: Request) -> Response:
-        return as_json(protocol.About("understudy", __version__, []))
+        return as_json(protocol.About("understudy", __version__, ["binary_tensor_data"]))
 
     async def about_model(self, _: Request) -> Response:
         model = self.answering.on_stage[0].model
-        return as_json(protocol.described(model.digest, model.heads))
+        return as_json(tensors.described(model.digest, model.heads))
 
     async def report(self, _: Request) -> Response:
         return Response(await asyncio.to_thread(self.metrics.text), media_type="text/plain; version=0.0.4")

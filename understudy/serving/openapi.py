@@ -6,7 +6,7 @@ import msgspec
 
 from understudy import __version__
 from understudy.experiments.header import BUCKET
-from understudy.serving import protocol
+from understudy.serving import protocol, tensors
 from understudy.serving.config import Serving
 
 __all__ = ["described"]
@@ -15,13 +15,13 @@ _TYPES = (
     protocol.RankRequest,
     protocol.Ranked,
     protocol.Failure,
-    protocol.InferRequest,
-    protocol.InferResponse,
+    tensors.InferRequest,
+    tensors.InferResponse,
     protocol.Live,
     protocol.Ready,
     protocol.ReadyModel,
     protocol.About,
-    protocol.AboutModel,
+    tensors.AboutModel,
 )
 _PLACE = "#/components/schemas/{name}"
 _FAILURES = {
@@ -45,7 +45,8 @@ def described(config: Serving) -> dict[str, Any]:
     candidates = components["RankRequest"]["properties"]["candidates"]
     candidates |= {"maxItems": config.max_candidates, "uniqueItems": True}
     rank = _post("Order candidates for a user", schema[protocol.RankRequest], schema[protocol.Ranked])
-    infer = _post("Score candidates, as tensors", schema[protocol.InferRequest], schema[protocol.InferResponse])
+    infer = _post("Score candidates, as tensors", schema[tensors.InferRequest], schema[tensors.InferResponse])
+    _also_in_bytes(infer)
     model = "/v2/models/ranker"
     return {
         "openapi": "3.1.0",
@@ -58,7 +59,7 @@ def described(config: Serving) -> dict[str, Any]:
         "paths": {
             "/v1/rank": {"post": rank},
             f"{model}/infer": {"post": infer},
-            model: {"get": _get("The model: release, inputs, outputs", schema[protocol.AboutModel])},
+            model: {"get": _get("The model: release, inputs, outputs", schema[tensors.AboutModel])},
             f"{model}/ready": {"get": _get("Whether the model is ready", schema[protocol.ReadyModel], "503")},
             "/v2": {"get": _get("The server", schema[protocol.About])},
             "/v2/health/live": {"get": _get("Whether the process lives", schema[protocol.Live])},
@@ -91,6 +92,16 @@ def _post(summary: str, asked: dict[str, Any], answer: dict[str, Any]) -> dict[s
         "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
         "responses": {"200": _answer("Done", answer), **failures},
     }
+
+
+def _also_in_bytes(route: dict[str, Any]) -> None:
+    """The protocol's extension ``binary_tensor_data``."""
+    kind, length = {"application/octet-stream": {"schema": {}}}, {"schema": {"type": "integer", "minimum": 0}}
+    text = "How many bytes of the body are JSON; tensors with `binary_data_size` follow them."
+    route["parameters"].append({"name": tensors.JSON_BYTES, "in": "header", "description": text, **length})
+    route["requestBody"]["content"] |= kind
+    route["responses"]["200"]["content"] |= kind
+    route["responses"]["200"]["headers"] = {tensors.JSON_BYTES: {"description": "The same.", **length}}
 
 
 def _get(summary: str, answer: dict[str, Any], *not_yet: str) -> dict[str, Any]:
