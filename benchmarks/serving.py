@@ -60,6 +60,7 @@ def _taught(lake_uri: str, config_path: str) -> dict[str, dict[str, Any]]:
     from understudy.inputs import Inputs
     from understudy.ranker.files import from_files
     from understudy.ranker.network import ID_COLUMNS, RankerModel
+    from understudy.ranker.preprocess import Parts, Prepared
     from understudy.runs import Run
     from understudy.training.lessons import column, labels_of
 
@@ -70,20 +71,27 @@ def _taught(lake_uri: str, config_path: str) -> dict[str, dict[str, Any]]:
             super().__init__()
             self.inputs, self.preprocess, self.ids = members[0].inputs, members[0].preprocess, ids
             self.networks = nn.ModuleList(member.network for member in members)
+            self.reads_all = [bool((one.preprocess.scale_D == self.preprocess.scale_D).all()) for one in members]
             for place, member in enumerate(members):
                 self.register_buffer(f"read_{place}", (member.preprocess.scale_D != 0).float())
 
         def forward(self, feeds: dict[str, Tensor]) -> Tensor:
-            dense, rows, event_rows = self.preprocess(feeds)
-            bases = self.preprocess.vocabulary.bases_C
-            nobody = torch.cat([bases[: ID_COLUMNS - 1].expand(rows.shape[0], -1), rows[:, ID_COLUMNS - 1 :]], dim=1)
-            nothing = bases[1 : ID_COLUMNS - 1].expand(*event_rows.shape[:2], -1)
-            nothing = torch.cat([nothing, event_rows[..., ID_COLUMNS - 2 :]], dim=2)
+            known = self.preprocess.prepared(feeds)
+            rows = Parts(*map(self._hidden, known.rows, (self.preprocess.shared_columns, self.preprocess.own_columns)))
+            nobody = Prepared(known.dense, rows, self._hidden(known.event_rows, self.preprocess.event_columns))
             said = []
             for place, (network, ids) in enumerate(zip(self.networks, self.ids, strict=True)):
-                own = (rows, event_rows) if ids else (nobody, nothing)
-                said.append(network(dense * getattr(self, f"read_{place}"), *own, feeds))
+                prepared = known if ids else nobody
+                if not self.reads_all[place]:
+                    read = getattr(self, f"read_{place}").split([known.dense.shared.shape[2], known.dense.own.shape[2]])
+                    parts = (part * mask for part, mask in zip(prepared.dense, read, strict=True))
+                    prepared = prepared._replace(dense=Parts(*parts))
+                said.append(network.of_prepared(prepared, feeds))
             return torch.stack(said).mean(0)
+
+        def _hidden(self, rows: Tensor, columns: Tensor) -> Tensor:
+            """Embedding rows where every id is unknown."""
+            return torch.where(columns < ID_COLUMNS - 1, self.preprocess.vocabulary.bases_C[columns], rows)
 
     config, lake = configuration.load(config_path), Lake.open(lake_uri)
     production = releases.load(lake, "production")

@@ -9,14 +9,14 @@ E keys of an event, H heads, Q width of a candidate's ids, X width of the concat
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from understudy.inputs import IDS, Inputs
 from understudy.ranker.config import Ranker
-from understudy.ranker.preprocess import Preprocess, by_request, first, split
+from understudy.ranker.preprocess import Parts, Prepared, Preprocess, by_request, first, split
 
 __all__ = ["ID_COLUMNS", "Network", "RankerModel", "Sizes"]
 
@@ -39,22 +39,12 @@ class Cross(nn.Module):
         return crossed
 
 
-class Parts(NamedTuple):
-    """x_0 of R requests of M candidates: what the candidates share (R, 1, X'), and each one's own (R, M, X − X')."""
-
-    shared: Tensor
-    own: Tensor
-
-    def whole(self) -> Tensor:
-        """(B, X)"""
-        return torch.cat([self.shared.expand(-1, self.own.shape[1], -1), self.own], dim=2).flatten(0, 1)
-
-    def through(self, layer: nn.Linear) -> Tensor:
-        """What ``layer`` makes of x_0, (B, outputs); of what is shared, once per request."""
-        width = self.shared.shape[2]
-        shared = nn.functional.linear(self.shared, layer.weight[:, :width], layer.bias)
-        own = nn.functional.linear(self.own, layer.weight[:, width:])
-        return (own + shared).flatten(0, 1)
+def through(layer: nn.Linear, parts: Parts) -> Tensor:
+    """What a layer makes of the parts' whole, (B, outputs); of what is shared, once per request."""
+    width = parts.shared.shape[2]
+    shared = nn.functional.linear(parts.shared, layer.weight[:, :width], layer.bias)
+    own = nn.functional.linear(parts.own, layer.weight[:, width:])
+    return (own + shared).flatten(0, 1)
 
 
 class Attention(nn.Module):
@@ -72,10 +62,10 @@ class Attention(nn.Module):
         query_RMQ = self.query(candidate_BQ).unflatten(0, (events_RTQ.shape[0], -1))
         scores_RMT = query_RMQ @ events_RTQ.transpose(1, 2) * self.scale
         known_RT = age_s_RT >= 0
-        scores_RMT = scores_RMT - self.age * torch.log1p(age_s_RT.clamp(min=0) / 3600)[:, None]
-        weights_RMT = torch.softmax(torch.where(known_RT[:, None], scores_RMT, -1e9), dim=2) * known_RT[:, None]
-        attended = (weights_RMT @ part for part in (events_RTQ, outcomes_RTH))
-        return torch.cat(list(attended), dim=2).flatten(0, 1)
+        late_RT = torch.where(known_RT, self.age * torch.log1p(age_s_RT.clamp(min=0) / 3600), 1e9)
+        weights_RMT = torch.softmax(scores_RMT - late_RT[:, None], dim=2)
+        attended_RTA = torch.cat([events_RTQ, outcomes_RTH], dim=2) * known_RT[:, :, None]
+        return (weights_RMT @ attended_RTA).flatten(0, 1)
 
 
 class Network(nn.Module):
@@ -88,10 +78,8 @@ class Network(nn.Module):
         id_rows, category_rows: of the embedding tables; a row number counts through both.
     """
 
-    shared_ids: Tensor
-    own_ids: Tensor
-    shared_categories: Tensor
-    own_categories: Tensor
+    shared_columns: Tensor
+    own_columns: Tensor
 
     def __init__(
         self, config: Ranker, inputs: Inputs, shared_dense: int, dense: int, id_rows: int, category_rows: int
@@ -100,10 +88,9 @@ class Network(nn.Module):
         self.config = config
         self.heads = len(inputs.heads)
         self.shared_dense = shared_dense
-        for kind, start, end in (("ids", 0, ID_COLUMNS), ("categories", ID_COLUMNS, None)):
-            for whose, places in zip(("shared", "own"), split(inputs.categorical[start:end]), strict=True):
-                columns = torch.tensor(places, dtype=torch.int64) + start
-                self.register_buffer(f"{whose}_{kind}", columns, persistent=False)
+        for whose, places in zip(("shared", "own"), split(inputs.categorical), strict=True):
+            self.register_buffer(f"{whose}_columns", torch.tensor(places, dtype=torch.int64), persistent=False)
+        self.shared_ids, self.own_ids = (len(places) for places in split(inputs.categorical[:ID_COLUMNS]))
         self.id_rows = id_rows
         self.ids = nn.Embedding(id_rows, config.id_dimension)
         self.categories = nn.Embedding(category_rows, config.category_dimension)
@@ -130,7 +117,11 @@ class Network(nn.Module):
 
     def forward(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_RTE: Tensor, feeds: dict[str, Tensor]) -> Tensor:
         """Logits (B, H) at the position that is fed; where it is NaN, at the reference position."""
-        logits: Tensor = self.out(self._represent(dense_BD, rows_BC, event_rows_RTE, feeds))
+        return self.of_prepared(self._prepared(dense_BD, rows_BC, event_rows_RTE), feeds)
+
+    def of_prepared(self, prepared: Prepared, feeds: dict[str, Tensor]) -> Tensor:
+        """The same, where what a request's candidates share is one."""
+        logits: Tensor = self.out(self._represent(prepared, feeds))
         return self._at_position(logits, feeds)
 
     def both(
@@ -138,35 +129,42 @@ class Network(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The logits that are served, and the auxiliary ones, each (B, H)."""
         assert self.auxiliary is not None, "add_auxiliary comes first"
-        represented = self._represent(dense_BD, rows_BC, event_rows_RTE, feeds)
+        represented = self._represent(self._prepared(dense_BD, rows_BC, event_rows_RTE), feeds)
         return tuple(self._at_position(layer(represented), feeds) for layer in (self.out, self.auxiliary))  # type: ignore[return-value]
 
-    def _represent(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_RTE: Tensor, feeds: dict[str, Tensor]) -> Tensor:
-        parts = self._parts(dense_BD, rows_BC, event_rows_RTE, feeds)
+    def _prepared(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_RTE: Tensor) -> Prepared:
+        requests = event_rows_RTE.shape[0]
+        dense, rows = by_request(dense_BD, requests), by_request(rows_BC, requests)
+        numbers = Parts(first(dense)[:, :, : self.shared_dense], dense[:, :, self.shared_dense :])
+        shared, own = first(rows).index_select(2, self.shared_columns), rows.index_select(2, self.own_columns)
+        return Prepared(numbers, Parts(shared, own), event_rows_RTE)
+
+    def _represent(self, prepared: Prepared, feeds: dict[str, Tensor]) -> Tensor:
+        parts = self._parts(prepared, feeds)
         x0 = x = parts.whole()
         for layer, cross in enumerate(cast("Iterable[Cross]", self.cross)):
-            x = cross(x0, cross.down(x) if layer else parts.through(cross.down), x)
+            x = cross(x0, cross.down(x) if layer else through(cross.down, parts), x)
         if not len(self.dnn):
             return torch.cat([x, x0], dim=1)
         first_layer, *others = cast("Iterable[nn.Linear]", self.dnn)
-        hidden = parts.through(first_layer)
+        hidden = through(first_layer, parts)
         for other in others:
             hidden = other(hidden)
         return torch.cat([x, hidden], dim=1)
 
-    def _parts(self, dense_BD: Tensor, rows_BC: Tensor, event_rows_RTE: Tensor, feeds: dict[str, Tensor]) -> Parts:
-        requests = event_rows_RTE.shape[0]
-        dense, rows = by_request(dense_BD, requests), by_request(rows_BC, requests)
-        ids_shared, ids_own = self.ids(first(rows)[:, :, self.shared_ids]), self.ids(rows[:, :, self.own_ids])
-        categories_shared = self.categories(first(rows)[:, :, self.shared_categories] - self.id_rows)
-        categories_own = self.categories(rows[:, :, self.own_categories] - self.id_rows)
-        surface = ids_shared[:, :, -1].expand(-1, rows.shape[1], -1)
+    def _parts(self, prepared: Prepared, feeds: dict[str, Tensor]) -> Parts:
+        dense, rows, event_rows_RTE = prepared
+        (ids_shared, categories_shared), (ids_own, categories_own) = (
+            (self.ids(part[:, :, :ids]), self.categories(part[:, :, ids:] - self.id_rows))
+            for part, ids in zip(rows, (self.shared_ids, self.own_ids), strict=True)
+        )
+        surface = ids_shared[:, :, -1].expand(-1, ids_own.shape[1], -1)
         candidate_BQ = torch.cat([ids_own.flatten(2), surface], dim=2).flatten(0, 1)
         events_RTQ = self.ids(event_rows_RTE).flatten(2)
         attended = self.attention(candidate_BQ, events_RTQ, feeds["event_age_s"], feeds["event_outcomes"])
-        of_request = [first(dense)[:, :, : self.shared_dense], ids_shared.flatten(2), categories_shared.flatten(2)]
-        own = [dense[:, :, self.shared_dense :], ids_own.flatten(2), categories_own.flatten(2)]
-        own.append(by_request(attended, requests))
+        of_request = [dense.shared, ids_shared.flatten(2), categories_shared.flatten(2)]
+        own = [dense.own, ids_own.flatten(2), categories_own.flatten(2)]
+        own.append(by_request(attended, event_rows_RTE.shape[0]))
         return Parts(torch.cat(of_request, dim=2), torch.cat(own, dim=2))
 
     def _at_position(self, logits: Tensor, feeds: dict[str, Tensor]) -> Tensor:
@@ -206,6 +204,4 @@ class RankerModel(nn.Module):
         self.network = Network(config, inputs, shared, dense, sizes.id_rows, sizes.category_rows)
 
     def forward(self, feeds: dict[str, Tensor]) -> Tensor:
-        dense, rows, event_rows = self.preprocess(feeds)
-        logits: Tensor = self.network(dense, rows, event_rows, feeds)
-        return logits
+        return self.network.of_prepared(self.preprocess.prepared(feeds), feeds)

@@ -2,8 +2,11 @@
 
 Everything here is fixed once fitted (priors, scales, vocabulary), so training computes it once per
 row, and the served file holds it. What all candidates of a request share is computed once, from its first row.
+ONNX Runtime pays for nodes and for short innermost axes, so this makes few steps, on wide ones.
 Shapes as in ``understudy.inputs``; D dense numbers, those that a request shares first; M = B / R.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from understudy.inputs import EVENT_KEYS, IDS, Inputs, is_of_request
 from understudy.ranker.vocabulary import Vocabulary
 
-__all__ = ["Preprocess", "by_request", "first", "split"]
+__all__ = ["Parts", "Prepared", "Preprocess", "by_request", "first", "split"]
 
 _STRENGTHS = (5.0, 20.0, 10.0, 20.0)  # impressions that a prior rate is worth: user, item, creator, topic
 _CROSS_STRENGTH = 10.0  # and that the user's own rate is worth, for what they did with a creator or topic
@@ -21,6 +24,31 @@ _RECENT = (1, 5)  # the user's last events whose mean outcomes are inputs
 _MISSING_AGE_S = 30 * 86400.0
 _CLAMP = 6.0
 _NO_KEY = -(2**63)
+
+
+class Parts(NamedTuple):
+    """Values of R requests of M candidates: what the candidates share (R, 1, X'), and each one's own (R, M, X − X')."""
+
+    shared: Tensor
+    own: Tensor
+
+    def whole(self) -> Tensor:
+        """(B, X)"""
+        return torch.cat([self.shared.expand(-1, self.own.shape[1], -1), self.own], dim=2).flatten(0, 1)
+
+
+class Prepared(NamedTuple):
+    """What the network is given.
+
+    Args:
+        dense: D numbers, standardised.
+        rows: C rows of the embedding table, of the shared columns and of each candidate's own.
+        event_rows: (R, T, E), the rows of each event's item, creator, topic and surface.
+    """
+
+    dense: Parts
+    rows: Parts
+    event_rows: Tensor
 
 
 class Preprocess(nn.Module):
@@ -45,6 +73,7 @@ class Preprocess(nn.Module):
     def __init__(self, inputs: Inputs, capacity: int) -> None:
         super().__init__()
         self.heads = len(inputs.heads)
+        self.crosses = len(inputs.crosses)
         columns = len(inputs.categorical)
         self.vocabulary = Vocabulary(capacity, columns)
         event_columns = [inputs.categorical.index(name) for name in (*IDS[1:], "surface")]
@@ -64,26 +93,36 @@ class Preprocess(nn.Module):
         self.register_buffer("scale_D", torch.ones(dense))
 
     def forward(self, feeds: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Preprocess one batch.
+        """Preprocess one batch, row by row.
 
         Returns:
             dense_BD float32, standardised; rows_BC int64 of the embedding table; and
             event_rows_RTE int64, E = item, creator, topic, surface of each event.
         """
-        dense = (self.raw_dense(feeds) - self.mean_D) * self.scale_D
-        event_rows = self.vocabulary(feeds["event_keys"], self.event_columns)
-        return dense.clamp(-_CLAMP, _CLAMP), self._rows(feeds), event_rows
+        dense, rows, event_rows = self.prepared(feeds)
+        return dense.whole(), rows.whole().index_select(1, self.in_order), event_rows
 
-    def _rows(self, feeds: dict[str, Tensor]) -> Tensor:
-        """(B, C)"""
+    def prepared(self, feeds: dict[str, Tensor]) -> Prepared:
+        """The same, where what a request's candidates share stays one."""
+        shared, own = self._raw(feeds)
+        places = slice(self.shared_dense), slice(self.shared_dense, None)
+        dense = (
+            ((part - self.mean_D[place]) * self.scale_D[place]).clamp(-_CLAMP, _CLAMP)
+            for part, place in zip((shared, own), places, strict=True)
+        )
         hashes_RMC = by_request(feeds["categorical"], feeds["event_keys"].shape[0])
-        shared = self.vocabulary(first(hashes_RMC)[:, :, self.shared_columns], self.shared_columns)
-        own = self.vocabulary(hashes_RMC[:, :, self.own_columns], self.own_columns)
-        rows = torch.cat([shared.expand(-1, own.shape[1], -1), own], dim=2)
-        return rows[:, :, self.in_order].flatten(0, 1)
+        of_request, of_candidate, of_event = self.vocabulary.each(
+            (first(hashes_RMC).index_select(2, self.shared_columns), self.shared_columns),
+            (hashes_RMC.index_select(2, self.own_columns), self.own_columns),
+            (feeds["event_keys"], self.event_columns),
+        )
+        return Prepared(Parts(*dense), Parts(of_request, of_candidate), of_event)
 
     def raw_dense(self, feeds: dict[str, Tensor]) -> Tensor:
         """(B, D) before standardisation."""
+        return self._raw(feeds).whole()
+
+    def _raw(self, feeds: dict[str, Tensor]) -> Parts:
         requests = feeds["event_keys"].shape[0]
         counters, age_s, numbers, hour = (
             by_request(feeds[name], requests) for name in ("counters", "counter_age_s", "numeric", "hour")
@@ -95,7 +134,7 @@ class Preprocess(nn.Module):
         shared = [
             *_history(seen, rates, user_age_s),
             self._recent(feeds, user_rate_RH)[:, None],
-            _numbers(first(numbers)[:, :, self.shared_numbers]),
+            _numbers(first(numbers).index_select(2, self.shared_numbers)),
             _clock(first(hour)),
         ]
         seen, done = self._decayed(counters[:, :, 1:], age_s[:, :, 1:])
@@ -104,12 +143,10 @@ class Preprocess(nn.Module):
         own = [
             *_history(seen, own_rates, age_s[:, :, 1:]),
             by_request(self._surface(feeds, item_rate_BH), requests),
-            self._matches(feeds, user_rate_RH),
-            _numbers(numbers[:, :, self.own_numbers]),
+            *self._matches(feeds, user_rate_RH),
+            _numbers(numbers.index_select(2, self.own_numbers)),
         ]
-        own_RMD = torch.cat(own, dim=2)
-        shared_RMD = torch.cat(shared, dim=2).expand(-1, own_RMD.shape[1], -1)
-        return torch.cat([shared_RMD, own_RMD], dim=2).flatten(0, 1)
+        return Parts(torch.cat(shared, dim=2), torch.cat(own, dim=2))
 
     def _decayed(self, counters_RMVLK: Tensor, age_s_RMV: Tensor) -> tuple[Tensor, Tensor]:
         """Impressions (R, M, V, L, 1) and outcomes (R, M, V, L, H), decayed to now."""
@@ -119,10 +156,13 @@ class Preprocess(nn.Module):
 
     def _own_rates(self, seen: Tensor, done: Tensor, user_rates: Tensor) -> Tensor:
         """Smoothed rates (R, M, V − 1, L, H) of item, creator and topic, and of the user with the latter two."""
-        plain, crossed = slice(len(_STRENGTHS) - 1), slice(len(_STRENGTHS) - 1, None)
+        plain = len(_STRENGTHS) - 1
         strengths = torch.tensor(_STRENGTHS[1:], dtype=seen.dtype, device=seen.device)[:, None, None]
-        rates = (done[:, :, plain] + strengths * self.prior_H) / (seen[:, :, plain] + strengths)
-        cross = (done[:, :, crossed] + _CROSS_STRENGTH * user_rates) / (seen[:, :, crossed] + _CROSS_STRENGTH)
+        strengths = strengths.expand(-1, len(self.half_lives_L), -1)
+        rates = (done[:, :, :plain] + strengths * self.prior_H) / (seen[:, :, :plain] + strengths)
+        if not self.crosses:
+            return rates
+        cross = (done[:, :, plain:] + _CROSS_STRENGTH * user_rates) / (seen[:, :, plain:] + _CROSS_STRENGTH)
         return torch.cat([rates, cross], dim=2)
 
     def _surface(self, feeds: dict[str, Tensor], item_rate_BH: Tensor) -> Tensor:
@@ -136,20 +176,23 @@ class Preprocess(nn.Module):
         rates = (done + _SURFACE_STRENGTH * item_rate_BH) / (seen + _SURFACE_STRENGTH)
         return torch.cat([torch.log1p(seen), _log_odds(rates)], dim=1)
 
-    def _matches(self, feeds: dict[str, Tensor], user_rate_RH: Tensor) -> Tensor:
-        """The user with this item, creator, topic, surface: how often, how well, how long ago."""
+    def _matches(self, feeds: dict[str, Tensor], user_rate_RH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The user with this item, creator, topic, surface: how often, how well, how long ago; each (R, M, …)."""
         keys_RET = feeds["event_keys"].transpose(1, 2)
+        keys_RET = torch.where(keys_RET == 0, _NO_KEY, keys_RET)  # nothing matches nothing
         candidate_BE = feeds["categorical"][:, 1 : len(EVENT_KEYS) + 1]
-        candidate_BE = torch.where(candidate_BE == 0, _NO_KEY, candidate_BE)  # nothing matches nothing
         match_RMET = keys_RET[:, None] == by_request(candidate_BE, keys_RET.shape[0])[:, :, :, None]
+        match_RMET = match_RMET.to(torch.float32)
         outcomes_RTK = torch.cat([torch.ones_like(feeds["event_outcomes"][:, :, :1]), feeds["event_outcomes"]], dim=2)
-        counts = match_RMET.to(torch.float32).flatten(1, 2) @ outcomes_RTK
+        counts = match_RMET.flatten(1, 2) @ outcomes_RTK
         counts = counts.reshape(*match_RMET.shape[:3], -1)
-        seen, done = counts[..., :1], counts[..., 1:]
-        rates = (done + _MATCH_STRENGTH * user_rate_RH[:, None, None]) / (seen + _MATCH_STRENGTH)
+        seen, done = counts[..., 0], counts[..., 1:]
+        prior_R1EH = (_MATCH_STRENGTH * user_rate_RH[:, None, None]).expand(-1, -1, len(EVENT_KEYS), -1)
+        rates = (done + prior_R1EH) / (seen + _MATCH_STRENGTH)[..., None]
+        # What does not match is as old as what never was: three quick steps, where a choice would be a slow one.
         age_s_R11T = feeds["event_age_s"][:, None, None, :]
-        newest_RME = torch.where(match_RMET, age_s_R11T, _MISSING_AGE_S).amin(3)
-        return torch.cat([torch.log1p(seen[..., 0]), _log_odds(rates).flatten(2), torch.log1p(newest_RME)], dim=2)
+        newest_RME = torch.maximum(age_s_R11T, _MISSING_AGE_S - _MISSING_AGE_S * match_RMET).amin(3)
+        return torch.log1p(seen), _log_odds(rates.flatten(2)), torch.log1p(newest_RME.clamp(max=_MISSING_AGE_S))
 
     def _recent(self, feeds: dict[str, Tensor], user_rate_RH: Tensor) -> Tensor:
         """Mean outcomes of the user's last events, and how many events are known."""
@@ -190,7 +233,7 @@ def _widths(inputs: Inputs) -> tuple[int, int]:
 
 def _history(seen: Tensor, rates: Tensor, age_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Counts, smoothed log-odds and ages of histories, each (R, M, …)."""
-    return torch.log1p(seen).flatten(2), _log_odds(rates).flatten(2), _log_age(age_s)
+    return torch.log1p(seen.flatten(2)), _log_odds(rates.flatten(2)), _log_age(age_s)
 
 
 def _log_odds(rates: Tensor) -> Tensor:

@@ -107,22 +107,30 @@ class Vocabulary(nn.Module):
         """Rows of the embedding table.
 
         Args:
-            hashes: int64 (..., n), one column of the vocabulary at each place of the last axis.
+            hashes: int64 (..., n), one column of the vocabulary at each place of the last axis; 0: missing, which is
+                never known.
             columns: int64 (n,), which column that is.
 
         Returns:
             int64 (..., n).
         """
-        salts, bases = self.salts_C[columns], self.bases_C[columns]
-        keys = torch.bitwise_xor(hashes, salts)
+        return self.each((hashes, columns))[0]
+
+    def each(self, *parts: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """``forward`` of several parts, in one look-up."""
+        keys = torch.cat([torch.bitwise_xor(hashes, self.salts_C[columns]).flatten() for hashes, columns in parts])
         positive = torch.bitwise_and(keys, _POSITIVE)
-        slot_0 = torch.remainder(positive, self.keys_0.shape[0])
-        slot_1 = torch.remainder(positive, self.keys_1.shape[0])
-        known = hashes != 0
-        found_0 = (self.keys_0[slot_0] == keys) & known
-        found_1 = (self.keys_1[slot_1] == keys) & known
-        rows = torch.where(found_0, self.rows_0[slot_0], bases.expand_as(hashes))
-        return torch.where(found_1, self.rows_1[slot_1], rows)
+        rows = torch.full_like(keys, -1)
+        for table_keys, table_rows in ((self.keys_0, self.rows_0), (self.keys_1, self.rows_1)):
+            slots = torch.remainder(positive, table_keys.shape[0])
+            found = table_keys.index_select(0, slots) == keys
+            rows = torch.where(found, table_rows.index_select(0, slots), rows)
+        each = torch.split(rows, [hashes.numel() for hashes, _ in parts])
+        # A column's known rows come after its default.
+        return [
+            torch.maximum(some.view(hashes.shape), self.bases_C[columns])
+            for some, (hashes, columns) in zip(each, parts, strict=True)
+        ]
 
 
 def _cuckoo(keys: Int64s, rows: Int64s, capacity: int) -> Slots | None:
