@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from understudy.hashing import decision, hash64
 from understudy.logs.events import decode
 from understudy.logs.keep import is_random
+from understudy.serving.cores import cpu_limit
 from understudy.serving.desk import Busy, Desk
 from understudy.serving.hashes import hash_of, hashes_of, lots
 from understudy.serving.online import Asked, Bounded, Kept, Row, Unavailable
@@ -69,7 +71,7 @@ def test_more_than_may_wait_is_refused_at_once() -> None:
 
 def test_what_would_come_too_late_is_refused() -> None:
     desk = Desk(60, 100)
-    desk.mean_s = 25.0
+    desk.service.mean_s = 25.0
     found = asked(desk, lambda: 1, 5)
     assert [isinstance(one, Busy) for one in found] == [False, False, True, True, True]
     assert {one.cause for one in found[2:]} == {"deadline"}
@@ -78,10 +80,19 @@ def test_what_would_come_too_late_is_refused() -> None:
 
 def test_a_turn_that_comes_too_late_costs_nothing_and_does_not_last() -> None:
     desk = Desk(1, 100)
-    desk.mean_s = 1.5  # once it was slow
+    desk.service.mean_s = 1.5  # once it was slow
     found = [asked(desk, lambda: 1, 1)[0] for _ in range(30)]
     assert isinstance(found[0], Busy)
     assert found[-1] == 1
+    desk.close()
+
+
+def test_the_event_loop_s_lag_counts_before_and_after() -> None:
+    desk = Desk(10, 100)
+    desk.service.mean_s, desk.loop.mean_s = 1.0, 4.0
+    found = asked(desk, lambda: 1, 3)
+    assert [isinstance(one, Busy) for one in found] == [False, True, True]  # 1 s to serve, 8 s in the loop; 1 s more
+    assert 0 < desk.loop.mean_s < 4
     desk.close()
 
 
@@ -99,6 +110,26 @@ def test_an_error_is_its_own_request_s() -> None:
     assert isinstance(first, ValueError)
     assert second == 1
     desk.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "400000 100000"}, 4),
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu.max": ""}, None),
+        ({}, None),
+    ],
+)
+def test_a_container_s_limit_of_cores_is_found(tmp_path: Path, files: dict[str, str], cores: int | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cpu_limit(tmp_path) == cores
 
 
 class Store:

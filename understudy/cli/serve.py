@@ -26,8 +26,18 @@ TOKEN = "UNDERSTUDY_SERVE_TOKEN"
 )
 @click.option("--port", default=8800, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes; one a core.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Of one request.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes; one fills a core. Default: as many as the container's CPU limit holds, 1 where none is set.",
+)
+@click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Of one request; slates of a thousand gain nothing by a second.",
+)
 @click.option("--token-file", metavar="FILE", help=f"Holds the clients' token; default: the variable {TOKEN}.")
 @click.option(
     "--collector", metavar="URL", help=f"Tell this log collector what was served; its token: {COLLECT_TOKEN}."
@@ -50,7 +60,7 @@ def serve(
     fetched: str | None,
     port: int,
     host: str,
-    workers: int,
+    workers: int | None,
     threads: int,
     token_file: str | None,
     collector: str | None,
@@ -75,7 +85,10 @@ def serve(
     """
     from understudy.features.pointer import REDIS_URL
     from understudy.serving import worker
+    from understudy.serving.cores import cpu_limit
     from understudy.serving.following import Following
+
+    workers = workers or max(1, (cpu_limit() or 1) // threads)
 
     os.environ[TOKEN] = token_of(token_file, TOKEN)
     if collector is not None:

@@ -91,7 +91,7 @@ def _wanted(arms: Arms, releases: dict[str, str]) -> tuple[dict[str, str], dict[
 
 def _start(lake: Lake, arm: str, release: str, more: tuple[str, ...]) -> _Server:
     command = [sys.executable, "-m", "understudy.cli", "serve", "--lake", lake.root, "--release", release]
-    command += ["--port", "0", "--arm", arm, "--no-log-requests", *more]
+    command += ["--workers", "1", "--port", "0", "--arm", arm, "--no-log-requests", *more]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None, "it is piped"
     timer = threading.Timer(_START_S, process.kill)

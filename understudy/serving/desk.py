@@ -14,8 +14,8 @@ __all__ = ["Busy", "Desk"]
 
 T = TypeVar("T")
 
-_GAIN = 0.1  # weight of the newest request in the mean of service times
-_SAFETY = 4.0  # deviations above that mean which a request is expected to take, as TCP's retransmission timer has it
+_GAIN = 0.1  # weight of the newest in the mean
+_SAFETY = 4.0  # deviations above the mean which the next one is expected to take
 
 
 class Busy(Exception):
@@ -24,6 +24,25 @@ class Busy(Exception):
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
         self.cause = cause
+
+
+class Pace:
+    """How long something takes, from how long it took lately, as TCP estimates a round trip (RFC 6298, section 2)."""
+
+    def __init__(self) -> None:
+        self.mean_s = self.deviation_s = 0.0
+
+    @property
+    def expected_s(self) -> float:
+        """What the next one hardly exceeds."""
+        return self.mean_s + _SAFETY * self.deviation_s
+
+    def add(self, took_s: float) -> None:
+        if self.mean_s == 0.0:
+            self.mean_s, self.deviation_s = took_s, took_s / 2
+            return
+        self.deviation_s += _GAIN * (abs(took_s - self.mean_s) - self.deviation_s)
+        self.mean_s += _GAIN * (took_s - self.mean_s)
 
 
 class Desk:
@@ -37,13 +56,8 @@ class Desk:
     def __init__(self, budget_s: float, queue: int) -> None:
         self.budget_s, self.queue = budget_s, queue
         self.waiting = 0
-        self.mean_s = self.deviation_s = 0.0
+        self.service, self.loop = Pace(), Pace()
         self.pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="rank")
-
-    @property
-    def expected_s(self) -> float:
-        """How long a request is expected to take once its turn has come."""
-        return self.mean_s + _SAFETY * self.deviation_s
 
     async def serve(self, arrived: float, work: Callable[[], T]) -> T:
         """Run ``work`` in its turn.
@@ -56,28 +70,33 @@ class Desk:
         """
         if self.waiting >= self.queue:
             raise Busy("queue")
-        if (
-            self.waiting
-            and time.perf_counter() - arrived + self.waiting * self.mean_s + self.expected_s > self.budget_s
-        ):
+        ahead_s = self.waiting * self.service.mean_s + self.service.expected_s
+        if self.waiting and time.perf_counter() - arrived + ahead_s + self._elsewhere_s > self.budget_s:
             raise Busy("deadline")
         self.waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.pool, self._in_turn, arrived, work)
+            result, ended = await asyncio.get_running_loop().run_in_executor(self.pool, self._in_turn, arrived, work)
         finally:
             self.waiting -= 1
+        self.loop.add(time.perf_counter() - ended)
+        return result
 
-    def _in_turn(self, arrived: float, work: Callable[[], T]) -> T:
+    @property
+    def _elsewhere_s(self) -> float:
+        """What a request waits for the event loop: for its answer to be sent, and, unseen, before it was read."""
+        return 2 * self.loop.expected_s
+
+    def _in_turn(self, arrived: float, work: Callable[[], T]) -> tuple[T, float]:
         started = time.perf_counter()
-        if started - arrived + self.mean_s > self.budget_s:
-            self.mean_s *= 1 - _GAIN  # or one slow moment would refuse everybody for ever
+        if started - arrived + self.service.mean_s + self._elsewhere_s > self.budget_s:
+            self.service.mean_s *= 1 - _GAIN  # or one slow moment would refuse everybody for ever
+            self.loop.mean_s *= 1 - _GAIN
+            self.loop.deviation_s *= 1 - _GAIN
             raise Busy("deadline")
         result = work()
-        took = time.perf_counter() - started
-        first = self.mean_s == 0.0
-        self.deviation_s += _GAIN * (abs(took - self.mean_s) - self.deviation_s) if not first else took / 2
-        self.mean_s += _GAIN * (took - self.mean_s) if not first else took
-        return result
+        ended = time.perf_counter()
+        self.service.add(ended - started)
+        return result, ended
 
     def close(self) -> None:
         """Finish what was accepted."""

@@ -96,7 +96,8 @@ def _post(summary: str, asked: dict[str, Any], answer: dict[str, Any]) -> dict[s
 
 def _also_in_bytes(route: dict[str, Any]) -> None:
     """The protocol's extension ``binary_tensor_data``."""
-    kind, length = {"application/octet-stream": {"schema": {}}}, {"schema": {"type": "integer", "minimum": 0}}
+    kind: dict[str, Any] = {"application/octet-stream": {"schema": {}}}
+    length = {"schema": {"type": "integer", "minimum": 0}}
     text = "How many bytes of the body are JSON; tensors with `binary_data_size` follow them."
     route["parameters"].append({"name": tensors.JSON_BYTES, "in": "header", "description": text, **length})
     route["requestBody"]["content"] |= kind
