@@ -51,8 +51,10 @@ async def body_of(request: Request, most: int, seconds: float, remedy: str) -> b
     """The body.
 
     Raises:
-        Refusal: it is larger than ``most`` bytes, or has not come in ``seconds``.
+        Refusal: it is larger than ``most`` bytes, has not come in ``seconds``, or is compressed.
     """
+    if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise Refusal(415, f"Content-Encoding: expected identity, found {coding[:40]!r}; send it uncompressed")
     size_of(request, most, remedy)
     parts, size = [], 0
     try:

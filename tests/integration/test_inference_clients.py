@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, InferResponse, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
-from ranking import HEADERS, RankServer, items_of, users_of
+from ranking import HEADERS, PATIENT, RankServer, another_release, items_of, users_of
 
 MODEL = "ranker"
 
@@ -25,7 +25,7 @@ def lake(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(lake: Path) -> Iterator[RankServer]:
-    one = RankServer(lake)
+    one = RankServer(lake, "--release", another_release(lake, serving={**PATIENT, "online_timeout_ms": 10_000.0}))
     yield one
     assert one.stop() == 0
 

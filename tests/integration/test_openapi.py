@@ -32,6 +32,9 @@ PATHS = [
     "/v2/models/ranker",
     "/v2/models/ranker/ready",
     "/v2/models/ranker/infer",
+    "/v2/models/ranker/versions/{version}",
+    "/v2/models/ranker/versions/{version}/ready",
+    "/v2/models/ranker/versions/{version}/infer",
     "/metrics",
     "/openapi.json",
 ]

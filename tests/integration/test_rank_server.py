@@ -1,7 +1,11 @@
 """The rank server as its clients meet it: a real process on a real release."""
 
+import contextlib
+import gzip
+import http.client
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from ranking import HEADERS, RankServer, items_of, users_of
+from ranking import HEADERS, TOKEN, RankServer, items_of, users_of
 
 PATH = "/v1/rank"
 INFER = "/v2/models/ranker/infer"
@@ -119,6 +123,46 @@ def test_a_body_is_bounded_whether_it_says_its_length_or_not(server: RankServer)
         assert server.is_ready()
 
 
+def test_a_compressed_body_is_refused_and_the_header_named(server: RankServer) -> None:
+    body = gzip.compress(json.dumps({"user_id": "u", "candidates": ["i"]}).encode())
+    answer = server.client.post(PATH, content=body, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 415
+    assert "Content-Encoding: expected identity, found 'gzip'" in answer.json()["error"]
+
+
+def raw(server: RankServer, *headers: str, token: str = TOKEN) -> tuple[socket.socket, bytes]:
+    """A connection, and the head of a request to rank."""
+    url = httpx.URL(server.url)
+    head = [f"POST {PATH} HTTP/1.1", "Host: ranker", f"Authorization: Bearer {token}", *headers]
+    return socket.create_connection((url.host, url.port), 30), "\r\n".join([*head, "", ""]).encode()
+
+
+def test_an_offer_of_another_protocol_is_ignored(server: RankServer) -> None:
+    url, body = httpx.URL(server.url), b'{"user_id": "u", "candidates": ["i"]}'
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    connection = http.client.HTTPConnection(url.host, url.port, timeout=30)
+    for _ in range(2):
+        connection.request("POST", PATH, body, HEADERS | offer)
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["items"]) == (200, ["i"])
+    connection.close()
+
+
+@pytest.mark.parametrize("token", [TOKEN, "another"])
+@pytest.mark.parametrize("piece", [b"a: b\r\n" * 1000, b"b" * 6000], ids=["many", "one"])
+def test_trailers_without_end_are_cut_off(server: RankServer, token: str, piece: bytes) -> None:
+    connection, head = raw(server, "Transfer-Encoding: chunked", token=token)
+    with connection:
+        connection.sendall(head + b"0\r\na: ")
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 64 << 20:
+                connection.sendall(piece)
+                sent += len(piece)
+    assert sent < 16 << 20  # what the kernel holds may be some megabytes
+    assert server.is_ready()
+
+
 def test_what_is_not_there_is_told(server: RankServer) -> None:
     assert server.client.get(PATH).status_code == 405
     assert server.client.get("/v1/none").status_code == 404
@@ -150,6 +194,19 @@ def test_the_open_inference_protocol_gives_the_same_scores(server: RankServer, u
     np.testing.assert_allclose(outputs["probability"]["data"][::3], [by_item[item] for item in items[:7]], atol=1e-6)
     one = client.post(INFER, json=tensors(user, items[:7], outputs=[{"name": "utility"}])).json()["outputs"]
     assert [output["name"] for output in one] == ["utility"]
+
+
+def test_a_version_is_the_release_on_stage(server: RankServer, user: str, items: list[str]) -> None:
+    client, (version,) = server.client, server.client.get("/v2/models/ranker").json()["versions"]
+    at = f"/v2/models/ranker/versions/{version}"
+    assert client.get(at).json()["versions"] == [version]
+    assert client.get(f"{at}/ready").json() == {"name": "ranker", "ready": True}
+    answer = client.post(f"{at}/infer", json=tensors(user, items[:3]))
+    assert (answer.status_code, answer.json()["model_version"]) == (200, version)
+    for method, end in (("GET", ""), ("GET", "/ready"), ("POST", "/infer")):
+        other = client.request(method, f"/v2/models/ranker/versions/{'0' * 64}{end}")
+        assert other.status_code == 404
+        assert f"version: expected the release on stage, {version}, found" in other.json()["error"]
 
 
 def test_a_wrong_tensor_is_named(server: RankServer) -> None:

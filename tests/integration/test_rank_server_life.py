@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -128,6 +129,43 @@ def test_what_can_not_be_taken_up_is_told_once_and_the_stage_stays(
     assert "served.onnx: expected SHA-256" in told[0]["reason"]
     answer = server.rank("u", items_of(lake)[:10])
     assert (answer.status_code, answer.json()["release"]) == (200, first)
+
+
+def test_fresh_features_are_taken_up_where_the_release_beside_them_can_not_be(
+    lake: Path, serve: Callable[..., RankServer]
+) -> None:
+    first, digest = releases_of(lake), another_release(lake, serving={"max_candidates": 5})
+    server = serve()
+    promote(Lake.open(str(lake)), digest)
+    (lake / "releases" / digest / "served.onnx").write_bytes(b"no model")
+    name = refresh(lake)
+    server.wait(lambda: any("on_stage" in line and name in line for line in server.lines))
+    assert server.rank("u", items_of(lake)[:10]).json()["release"] == first
+    assert server.metric('reloads_total{outcome="failed"}') >= 1
+    assert server.metric("feature_age_seconds") < 3600
+
+
+def test_another_online_store_is_read_after_a_refresh(lake: Path, serve: Callable[..., RankServer]) -> None:
+    server, user, items = serve(), users_of(lake)[0], items_of(lake)[:3]
+    assert server.rank(user, items).json()["user"] == "known"
+    for path in (lake / "features").glob("online.db*"):
+        path.unlink()
+    sqlite3.connect(lake / "features" / "online.db").close()  # restored, or made anew: it has no rows yet
+    opened = Lake.open(str(lake))
+    pointer = current_features(opened)
+    name = f"{pointer['items']}-again"
+    shutil.copytree(lake / "features" / "items" / pointer["items"], lake / "features" / "items" / name)
+    opened.replace(POINTER, json.dumps(pointer | {"items": name}).encode())
+    server.wait(lambda: server.rank(user, items).json()["user"] == "unknown")
+
+
+def test_a_damaged_value_costs_features_and_no_answers(lake: Path, serve: Callable[..., RankServer]) -> None:
+    with sqlite3.connect(lake / "features" / "online.db") as db:
+        db.execute("UPDATE understudy_user_history SET value = x'ffffffffff'")
+    server = serve()
+    answer = server.rank(users_of(lake)[0], items_of(lake)[:3])
+    assert (answer.status_code, answer.json()["user"]) == (200, "unavailable")
+    assert server.metric('online_store_failures_total{cause="damaged"}') == 1
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -280,7 +318,8 @@ def test_the_end_is_announced_before_it_comes(lake: Path, serve: Callable[..., R
     server = serve("--drain-s", "3")
     server.process.send_signal(signal.SIGTERM)
     server.wait(lambda: server.client.get("/v2/health/ready").status_code == 503)
-    assert server.rank("u", items_of(lake)[:3]).status_code == 200
+    answer = server.rank("u", items_of(lake)[:3])
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
     assert server.client.get("/v2/health/live").status_code == 200
     assert server.process.wait(60) == 0
 
@@ -354,6 +393,8 @@ CASES: list[tuple[Callable[[Path], list[str]], str]] = [
     (other_heads, "serving.utility: expected heads click, like, long_view, found share"),
     (lambda _: ["--lake", "/nowhere"], "lake /nowhere: expected a lake"),
     (lambda _: ["--collector", "here"], "--collector here: expected http://host:port"),
+    (lambda _: ["--collector", "http://here/there"], "--collector http://here/there: expected http://host:port"),
+    (lambda _: ["--collector", "http://here:99999"], "--collector http://here:99999: expected http://host:port"),
     (lambda _: ["--token-file", "/nowhere"], "--token-file /nowhere: expected a file that can be read"),
 ]
 

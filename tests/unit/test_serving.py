@@ -20,7 +20,7 @@ from understudy.hashing import decision, hash64
 from understudy.logs.events import decode
 from understudy.logs.keep import is_random
 from understudy.serving.cores import cpu_limit
-from understudy.serving.desk import Busy, Desk
+from understudy.serving.desk import Busy, Desk, Pace
 from understudy.serving.hashes import hash_of, hashes_of, lots
 from understudy.serving.online import Asked, Bounded, Kept, Row, Unavailable
 from understudy.serving.protocol import Context, RankRequest
@@ -78,13 +78,36 @@ def test_what_would_come_too_late_is_refused() -> None:
     desk.close()
 
 
-def test_a_turn_that_comes_too_late_costs_nothing_and_does_not_last() -> None:
-    desk = Desk(1, 100)
-    desk.service.mean_s = 1.5  # once it was slow
-    found = [asked(desk, lambda: 1, 1)[0] for _ in range(30)]
-    assert isinstance(found[0], Busy)
-    assert found[-1] == 1
+def test_a_turn_that_comes_too_late_costs_nothing() -> None:
+    desk, served = Desk(0.2, 100), []
+
+    def work() -> None:
+        served.append(1)
+        time.sleep(0.3)
+
+    found = asked(desk, work, 3)
+    assert [isinstance(one, Busy) for one in found] == [False, True, True]
+    assert len(served) == 1
     desk.close()
+
+
+def test_who_finds_nobody_waiting_is_served_however_slow_it_was() -> None:
+    desk = Desk(1, 100)
+    desk.service.mean_s = desk.loop.mean_s = 1000.0
+    assert [asked(desk, lambda: 1, 1)[0] for _ in range(100)] == [1] * 100
+    assert desk.service.mean_s < 1
+    assert desk.loop.mean_s < 1
+    desk.close()
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=30))
+def test_a_pace_lies_between_the_least_and_the_most(taken: list[float]) -> None:
+    pace = Pace()
+    for one in taken:
+        pace.add(one)
+    assert not taken or min(taken) <= pace.mean_s * (1 + 1e-9)
+    assert pace.mean_s <= max([0.0, *taken]) * (1 + 1e-9)
+    assert pace.expected_s >= pace.mean_s
 
 
 def test_the_event_loop_s_lag_counts_before_and_after() -> None:

@@ -22,6 +22,8 @@ def token_of(path: str | None, variable: str) -> str:
         raise BadInput(f"{where}: expected a file that can be read, found: {error.strerror}") from error
     if len(token) < _LEAST_TOKEN:
         raise BadInput(f"{where}: expected a token of {_LEAST_TOKEN} characters or more, found {len(token)}; make one")
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise BadInput(f"{where}: expected printable ASCII characters without spaces, found others; make another token")
     return token
 
 

@@ -126,6 +126,10 @@ def serve(
 def _check_url(url: str) -> None:
     from understudy.errors import BadInput
 
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535
+        is_address = None
+    if not is_address or parts.path.strip("/") or parts.query:
         raise BadInput(f"--collector {url}: expected http://host:port, found something else")

@@ -48,6 +48,13 @@ class Answer(NamedTuple):
     json_bytes: int | None = None
 
 
+class Times(NamedTuple):
+    """When a request had come, by ``time.perf_counter``, and the time in seconds since 1970 that it is answered for."""
+
+    came: float
+    now_s: float
+
+
 class Answering:
     """The routes that rank.
 
@@ -62,6 +69,7 @@ class Answering:
     reporter: Reporter | None = None
     arm: str | None = None
     is_replay = False  # a request may say its time
+    is_ending = False  # clients are told to come back on another connection
 
     def __init__(
         self, following: Following, metrics: Metrics, token: str, clock: Callable[[], float], log_requests: bool
@@ -83,17 +91,20 @@ class Answering:
         return await self._answer(request, "infer", self._inferred)
 
     async def _answer(self, request: Request, route: str, answer: Callable[..., Any]) -> Response:
-        arrived = time.perf_counter()
         given = request.headers.get("x-request-id", "")  # of a page, perhaps: several slates may come under it
         note: dict[str, Any] = {"request_id": uuid.uuid4().hex}
         if _REQUEST_ID.fullmatch(given):
             note["x_request_id"] = given
+        came = time.perf_counter()
         try:
             check_token(request, self.token)
+            if (other := self.another_version(request)) is not None:
+                raise other
             body = await body_of(request, self.config.max_body_kb << 10, _BODY_S, "send fewer candidates")
+            came = time.perf_counter()  # whole; how long a client takes to send is not the server's
             if (bucket := _bucket(request)) is not None:
                 note["bucket"] = bucket
-            found: Answer = await answer(request, body, note)
+            found: Answer = await answer(request, body, note, Times(came, self._now_s(request)))
             response = as_json(found.body) if found.json_bytes is None else _in_bytes(found.body, found.json_bytes)
         except Refusal as error:
             note["reason"] = str(error)
@@ -102,26 +113,35 @@ class Answering:
             note |= {"reason": first_line(error), "traceback": traceback.format_exc()}
             response = refused(Refusal(500, "internal error"))
         response.headers["x-request-id"] = note.get("x_request_id", note["request_id"])
-        took = time.perf_counter() - arrived
+        if self.is_ending:
+            response.headers["connection"] = "close"
+        took = time.perf_counter() - came
         self.metrics.requests.labels(route, str(response.status_code)).inc()
-        self.metrics.latency.labels(route).observe(took)
+        if response.status_code == 200:  # a refusal is quicker than an answer
+            self.metrics.latency.labels(route).observe(took)
         if self.log_requests or response.status_code not in (200, 503):
             say("request", route=route, status=response.status_code, ms=round(took * 1000, 3), **note)
         return response
 
-    async def _ranked(self, request: Request, body: bytes, note: dict[str, Any]) -> Answer:
-        asked, now_s = _decoded(_RANK, body), self._now_s(request)
-        return await self._in_turn(asked, note, now_s, lambda *found: _ranking(asked, note["request_id"], *found))
+    def another_version(self, request: Request) -> Refusal | None:
+        """The refusal of a path that names another version of the model than the release on stage."""
+        asked, digest = request.path_params.get("version"), self.on_stage[0].model.digest
+        if asked in (None, digest):
+            return None
+        return Refusal(404, f"version: expected the release on stage, {digest}, found {str(asked)[:100]!r}")
 
-    async def _inferred(self, request: Request, body: bytes, note: dict[str, Any]) -> Answer:
+    async def _ranked(self, request: Request, body: bytes, note: dict[str, Any], times: Times) -> Answer:
+        asked = _decoded(_RANK, body)
+        return await self._in_turn(asked, note, times, lambda *found: _ranking(asked, note["request_id"], *found))
+
+    async def _inferred(self, request: Request, body: bytes, note: dict[str, Any], times: Times) -> Answer:
         try:
             text, behind = tensors.parted(body, request.headers.get(tensors.JSON_BYTES))
             given = _decoded(_INFER, text)
             asked = tensors.of_tensors(given, behind)
         except tensors.Invalid as error:
             raise Refusal(400, str(error)) from error
-        now_s = self._now_s(request)
-        return await self._in_turn(asked, note, now_s, lambda *found: _scores(given, note["request_id"], *found))
+        return await self._in_turn(asked, note, times, lambda *found: _scores(given, note["request_id"], *found))
 
     def _now_s(self, request: Request) -> float:
         """The server's time; in a replay, the time that the request says."""
@@ -132,14 +152,13 @@ class Answering:
             raise Refusal(400, str(error)) from error
 
     async def _in_turn(
-        self, asked: protocol.RankRequest, note: dict[str, Any], now_s: float, answer: Callable[..., Answer]
+        self, asked: protocol.RankRequest, note: dict[str, Any], times: Times, answer: Callable[..., Answer]
     ) -> Answer:
-        came = time.perf_counter()  # whole; how long a client takes to send is not the server's
         if asked.request_id is not None and not _REQUEST_ID.fullmatch(asked.request_id):
             raise Refusal(400, "request_id: expected 1 to 200 printable ASCII characters, found others")
         note["request_id"] = request_id = asked.request_id or note["request_id"]
         _check_slate(asked, self.config.max_candidates)
-        now_us, surface = int(now_s * 1e6), asked.context.surface
+        now_us, surface = int(times.now_s * 1e6), asked.context.surface
 
         def work() -> Answer:
             (stage, store), candidates = self.on_stage, asked.candidates
@@ -149,11 +168,11 @@ class Answering:
             return answer(stage, scored)
 
         try:
-            found: Answer = await self.desk.serve(came, work)
+            found: Answer = await self.desk.serve(times.came, work)
         except Busy as busy:
             self.metrics.shed.labels(busy.cause).inc()
             raise Refusal(503, f"too busy ({busy.cause}): try again", {"Retry-After": "1"}) from busy
-        self._count(found, came)
+        self._count(found, times.came)
         note |= {"release": found.stage.model.digest[:12], "candidates": len(asked.candidates)}
         if self.reporter is not None and found.items:
             where = self.arm, note.get("bucket")

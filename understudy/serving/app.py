@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import FrameType
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,6 +24,7 @@ from understudy.errors import first_line
 from understudy.http_requests import Refusal, as_json, refused
 from understudy.serving import protocol, tensors
 from understudy.serving.answering import Answering
+from understudy.serving.config import Serving
 from understudy.serving.desk import Desk
 from understudy.serving.following import Following
 from understudy.serving.log import say
@@ -73,10 +75,15 @@ def rank_server(following: Following, options: Options) -> Starlette:
         Route(model, server.about_model),
         Route(f"{model}/ready", server.ready_model),
         Route(f"{model}/infer", server.answering.infer, methods=["POST"]),
+        Route(f"{model}/versions/{{version}}", server.about_model),
+        Route(f"{model}/versions/{{version}}/ready", server.ready_model),
+        Route(f"{model}/versions/{{version}}/infer", server.answering.infer, methods=["POST"]),
         Route("/metrics", server.report),
         Route("/openapi.json", server.openapi),
     ]
-    return Starlette(routes=routes, lifespan=server.lifespan, exception_handlers={HTTPException: _not_here})
+    app = Starlette(routes=routes, lifespan=server.lifespan, exception_handlers={HTTPException: _not_here})
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Server:
@@ -89,6 +96,7 @@ class _Server:
         self.give_way = _give_way if following.threads == 1 else None
         self.is_ready = False
         self.failed = ""  # why the last look failed
+        self.description: tuple[Serving | None, bytes] = None, b""
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -118,11 +126,11 @@ class _Server:
             await asyncio.sleep(self.options.look_s)
             try:
                 await asyncio.get_running_loop().run_in_executor(self.looking, self.following.look)
-                if self.following.stage is not self.answering.on_stage[0]:
-                    self._exchange()
                 self.failed = ""
             except Exception as error:  # whatever it is, the stage that stands goes on
                 self._look_failed(error)
+            if self.following.stage is not self.answering.on_stage[0]:  # also where half of what is new failed
+                self._exchange()
             self.metrics.staleness.set(self.following.age_s())
 
     def _drain_at_the_end(self) -> None:
@@ -133,7 +141,7 @@ class _Server:
         loop = asyncio.get_running_loop()
 
         def drain(number: int, frame: FrameType | None) -> None:
-            self.is_ready = False
+            self.is_ready, self.answering.is_ending = False, True
             loop.call_soon_threadsafe(loop.call_later, self.options.drain_s, end, number, frame)
 
         signal.signal(signal.SIGTERM, drain)
@@ -147,12 +155,9 @@ class _Server:
     def _exchange(self) -> None:
         """Requests whose turn comes from now on meet the new stage."""
         stage, (before, store) = self.following.stage, self.answering.on_stage
-        if before.model is stage.model:
-            self.answering.on_stage = stage, store
-            store.forget()
-        else:
-            self.answering.on_stage = stage, self._store()
-            self.answering.desk.pool.submit(store.close)  # after what waits
+        self.answering.on_stage = stage, self._store()  # its file may be another one as well
+        self.answering.desk.pool.submit(store.close)  # after what waits
+        if before.model is not stage.model:
             self.metrics.release.labels(before.model.digest).set(0)
         self.answering.desk.budget_s, self.answering.desk.queue = _budget(stage)
         self.metrics.reloads.labels("done").inc()
@@ -176,13 +181,17 @@ class _Server:
     async def ready(self, _: Request) -> Response:
         return as_json(protocol.Ready(self.is_ready), 200 if self.is_ready else 503)
 
-    async def ready_model(self, _: Request) -> Response:
+    async def ready_model(self, request: Request) -> Response:
+        if (other := self.answering.another_version(request)) is not None:
+            return refused(other)
         return as_json(protocol.ReadyModel(protocol.MODEL, self.is_ready), 200 if self.is_ready else 503)
 
     async def about(self, _: Request) -> Response:
         return as_json(protocol.About("understudy", __version__, ["binary_tensor_data"]))
 
-    async def about_model(self, _: Request) -> Response:
+    async def about_model(self, request: Request) -> Response:
+        if (other := self.answering.another_version(request)) is not None:
+            return refused(other)
         model = self.answering.on_stage[0].model
         return as_json(tensors.described(model.digest, model.heads))
 
@@ -190,7 +199,10 @@ class _Server:
         return Response(await asyncio.to_thread(self.metrics.text), media_type="text/plain; version=0.0.4")
 
     async def openapi(self, _: Request) -> Response:
-        return as_json(described(self.answering.config))
+        config = self.answering.config
+        if self.description[0] is not config:
+            self.description = config, msgspec.json.encode(described(config))
+        return as_json(self.description[1])
 
 
 async def _not_here(request: Request, error: Exception) -> Response:

@@ -19,8 +19,8 @@ class Serving:
         max_candidates: of a request.
         max_body_kb: of a request.
         online_timeout_ms: how long the online store may take; after that the user counts as unknown.
-        kept_rows: of users' features, which a process keeps for up to a minute; a user takes two, and one for each
-            creator or topic of a slate where ``features.crosses`` counts them.
+        kept_rows: of users' features, which a process keeps for up to a minute, some 5 KB each; a user takes two, and
+            one for each creator or topic of a slate where ``features.crosses`` counts them.
         stale_after: features that were refreshed longer ago than this are counted as stale, and used.
     """
 
@@ -30,7 +30,7 @@ class Serving:
     max_candidates: int = number(1000, low=1, high=10_000)
     max_body_kb: int = number(256, low=1, high=65_536)
     online_timeout_ms: float = number(5.0, low=0.1, high=10_000)
-    kept_rows: int = number(50_000, low=0, high=10_000_000)
+    kept_rows: int = number(10_000, low=0, high=10_000_000)
     stale_after: str = "6h"
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """Who is served, and who is sent away: a bounded queue before one worker thread, with a deadline for each request.
 
 A request that would wait longer than its budget is refused when it comes, and one that has waited too long is refused
-before it costs anything: under overload what is accepted still answers in time.
+before it costs anything: under overload what is accepted still answers in time. Who finds nobody waiting is served
+whatever the estimates say, so that one slow moment does not last.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["Busy", "Desk"]
+__all__ = ["Busy", "Desk", "Pace"]
 
 T = TypeVar("T")
 
@@ -70,15 +71,16 @@ class Desk:
         """
         if self.waiting >= self.queue:
             raise Busy("queue")
+        due = arrived + self.budget_s if self.waiting else None  # who finds nobody waiting is served, whatever was
         ahead_s = self.waiting * self.service.mean_s + self.service.expected_s
-        if self.waiting and time.perf_counter() - arrived + ahead_s + self._elsewhere_s > self.budget_s:
+        if due is not None and time.perf_counter() + ahead_s + self._elsewhere_s > due:
             raise Busy("deadline")
         self.waiting += 1
         try:
-            result, ended = await asyncio.get_running_loop().run_in_executor(self.pool, self._in_turn, arrived, work)
+            result, ended = await asyncio.get_running_loop().run_in_executor(self.pool, self._in_turn, due, work)
         finally:
             self.waiting -= 1
-        self.loop.add(time.perf_counter() - ended)
+        self.loop.add(min(time.perf_counter() - ended, self.budget_s))
         return result
 
     @property
@@ -86,16 +88,13 @@ class Desk:
         """What a request waits for the event loop: for its answer to be sent, and, unseen, before it was read."""
         return 2 * self.loop.expected_s
 
-    def _in_turn(self, arrived: float, work: Callable[[], T]) -> tuple[T, float]:
+    def _in_turn(self, due: float | None, work: Callable[[], T]) -> tuple[T, float]:
         started = time.perf_counter()
-        if started - arrived + self.service.mean_s + self._elsewhere_s > self.budget_s:
-            self.service.mean_s *= 1 - _GAIN  # or one slow moment would refuse everybody for ever
-            self.loop.mean_s *= 1 - _GAIN
-            self.loop.deviation_s *= 1 - _GAIN
+        if due is not None and started + self.service.mean_s + self._elsewhere_s > due:
             raise Busy("deadline")
         result = work()
         ended = time.perf_counter()
-        self.service.add(ended - started)
+        self.service.add(min(ended - started, self.budget_s))
         return result, ended
 
     def close(self) -> None:

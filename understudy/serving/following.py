@@ -50,15 +50,38 @@ class Following:
                 f"found none; set {REDIS_URL}"
             )
         self.copies = None if self.lake.is_local else Copies(self.lake, copies)
-        self.stage, self.as_of_us = self._newest(None)
+        features = self._features()
+        self.stage = self._staged(releases.resolve(self.released, self.ref), features["items"], None)
+        self.as_of_us = int(features["as_of_us"])
 
     def look(self) -> None:
-        """Take up what is new.
+        """Take up what is new: a release, features, or both.
 
         Raises:
-            BadInput: what is new can't be taken up; the stage stays.
+            BadInput: one of them, or both, can't be taken up; of what can't, the stage keeps what it has.
         """
-        self.stage, self.as_of_us = self._newest(self.stage)
+        before, failed = self.stage, []
+        digest, name, as_of_us = before.model.digest, before.items.name, self.as_of_us
+        try:
+            digest = releases.resolve(self.released, self.ref)
+        except Exception as error:
+            failed.append(error)
+        try:
+            features = self._features()
+            name, as_of_us = features["items"], int(features["as_of_us"])
+        except Exception as error:
+            failed.append(error)
+        # Both together, or the features for the release that stands, or the release alone.
+        for way in dict.fromkeys([(digest, name), (before.model.digest, name), (digest, before.items.name)]):
+            try:
+                self.stage = self._staged(*way, before)
+            except Exception as error:
+                failed.append(error)
+                continue
+            self.as_of_us = as_of_us if way[1] == name else self.as_of_us
+            break
+        if failed:
+            raise failed[0]
 
     def store(self) -> OnlineStore:
         """A reader of what the stage's release wants to know of users, for one thread."""
@@ -71,19 +94,15 @@ class Following:
         """Seconds since the features were refreshed."""
         return max(0.0, time.time() - self.as_of_us / 1e6)
 
-    def _newest(self, before: Stage | None) -> tuple[Stage, int]:
-        """The stage as the lake has it now, and when its features were refreshed."""
-        digest, features = releases.resolve(self.released, self.ref), self._features()
-        name, as_of_us = features["items"], int(features["as_of_us"])
-        same_model = before is not None and before.model.digest == digest
-        same_items = before is not None and before.items.name == name
-        if before is not None and same_model and same_items:
-            return before, as_of_us
-        model = before.model if before is not None and same_model else self._model(digest)
-        items = before.items if before is not None and same_items else self._items(name)
+    def _staged(self, digest: str, name: str, before: Stage | None) -> Stage:
+        """The stage of a release and an item snapshot; what stands already is not loaded again."""
+        model = before.model if before is not None and before.model.digest == digest else self._model(digest)
+        items = before.items if before is not None and before.items.name == name else self._items(name)
+        if before is not None and model is before.model and items is before.items:
+            return before
         stage = Stage(model, items)
         stage.warm_up()
-        return stage, as_of_us
+        return stage
 
     def _model(self, digest: str) -> Model:
         if digest in releases.quarantined(self.lake):

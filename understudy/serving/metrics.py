@@ -53,7 +53,9 @@ class Metrics:
         _bury()
         self.requests = self._counter("requests", "Requests, by route and status.", "route", "status")
         self.shed = self._counter("shed", "Requests that were refused for lack of time.", "cause")
-        self.latency = self._histogram("request_seconds", "From a request's head to its answer.", _SECONDS, "route")
+        self.latency = self._histogram(
+            "request_seconds", "Answered requests: from the last byte of one to its answer.", _SECONDS, "route"
+        )
         self.stages = self._histogram("stage_seconds", "Parts of a request.", _SECONDS, "stage")
         self.slates = self._histogram("slate_candidates", "Candidates of a request.", _SLATES)
         self.users = self._counter(

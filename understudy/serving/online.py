@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from understudy.features.views import VIEWS
-from understudy.serving.values import decode, entity_key
+from understudy.serving.values import DecodeError, decode, entity_key
 
 __all__ = ["Asked", "Bounded", "Kept", "OnlineStore", "RedisStore", "Row", "SqliteStore", "Unavailable"]
 
@@ -124,6 +124,8 @@ class SqliteStore:
         except sqlite3.Error as error:
             self.close()
             raise Unavailable("sqlite", str(error)) from error
+        except DecodeError as error:
+            raise Unavailable("damaged", "a value that is none") from error
         return [found.get(key, {}) for key in keys]
 
     def _select(
@@ -197,10 +199,13 @@ class RedisStore:
         except self.error as error:
             self.failed_at = time.monotonic()
             raise Unavailable("redis", type(error).__name__) from error
-        return [
-            {name: decode(value) for name, value in zip(self.features[view], values, strict=True) if value is not None}
-            for (view, _), values in zip(asked, answers, strict=True)
-        ]
+        try:
+            return [
+                {name: decode(v) for name, v in zip(self.features[view], values, strict=True) if v is not None}
+                for (view, _), values in zip(asked, answers, strict=True)
+            ]
+        except (DecodeError, TypeError) as error:  # TypeError: Redis has something else there
+            raise Unavailable("damaged", "a value that is none") from error
 
     def close(self) -> None:
         self.redis.close()

@@ -29,6 +29,7 @@ _FAILURES = {
     "401": "No token, or another one.",
     "408": "The body did not come in time.",
     "413": "The body is too large.",
+    "415": "The body is compressed.",
     "500": "A fault of the server.",
     "503": "Too busy, or ending; `Retry-After` says when to come again.",
 }
@@ -47,7 +48,9 @@ def described(config: Serving) -> dict[str, Any]:
     rank = _post("Order candidates for a user", schema[protocol.RankRequest], schema[protocol.Ranked])
     infer = _post("Score candidates, as tensors", schema[tensors.InferRequest], schema[tensors.InferResponse])
     _also_in_bytes(infer)
-    model = "/v2/models/ranker"
+    about = _get("The model: release, inputs, outputs", schema[tensors.AboutModel])
+    ready = _get("Whether the model is ready", schema[protocol.ReadyModel], "503")
+    model, version = "/v2/models/ranker", "/v2/models/ranker/versions/{version}"
     return {
         "openapi": "3.1.0",
         "info": {
@@ -59,8 +62,11 @@ def described(config: Serving) -> dict[str, Any]:
         "paths": {
             "/v1/rank": {"post": rank},
             f"{model}/infer": {"post": infer},
-            model: {"get": _get("The model: release, inputs, outputs", schema[tensors.AboutModel])},
-            f"{model}/ready": {"get": _get("Whether the model is ready", schema[protocol.ReadyModel], "503")},
+            model: {"get": about},
+            f"{model}/ready": {"get": ready},
+            f"{version}/infer": {"post": _of_version(infer)},
+            version: {"get": _of_version(about)},
+            f"{version}/ready": {"get": _of_version(ready)},
             "/v2": {"get": _get("The server", schema[protocol.About])},
             "/v2/health/live": {"get": _get("Whether the process lives", schema[protocol.Live])},
             "/v2/health/ready": {"get": _get("Whether requests are answered", schema[protocol.Ready], "503")},
@@ -91,6 +97,18 @@ def _post(summary: str, asked: dict[str, Any], answer: dict[str, Any]) -> dict[s
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
         "responses": {"200": _answer("Done", answer), **failures},
+    }
+
+
+def _of_version(route: dict[str, Any]) -> dict[str, Any]:
+    """The same under the path that names the release on stage as the model's version."""
+    version = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+    failure = {"application/json": {"schema": {"$ref": _PLACE.format(name="Failure")}}}
+    missing = {"404": {"description": "Another release is on stage.", "content": failure}}
+    return {
+        **route,
+        "parameters": [version, *route.get("parameters", [])],
+        "responses": {**route["responses"], **missing},
     }
 
 

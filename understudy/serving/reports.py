@@ -103,8 +103,8 @@ class Reporter:
             batch, ahead, more = self._batch(ahead)
             try:
                 connection = self._send(connection, batch) if batch else connection
-            except Exception as error:  # the next batch may fare better
-                self._failed(len(batch), first_line(error))
+            except Exception as error:  # the next batch may fare better; its text may hold a header, so the token
+                self._failed(len(batch), type(error).__name__)
 
     def _batch(self, ahead: bytes) -> tuple[list[bytes], bytes, bool]:
         """Events to send together; one that no longer fits; and whether more may come."""
@@ -118,7 +118,11 @@ class Reporter:
                 return batch, b"", False
             with self.lock:
                 self.waiting -= len(slate.asked.candidates)
-            event = msgspec.json.encode(served_event(slate))
+            try:
+                event = msgspec.json.encode(served_event(slate))
+            except Exception as error:  # one slate's fault is not another's
+                self._failed(1, first_line(error))
+                continue
             if batch and sum(map(len, batch)) + len(event) > _BATCH_BYTES:
                 return batch, event, True
             batch.append(event)

@@ -198,8 +198,8 @@ def infer_answer(
     Returns:
         the body, and how much of it is JSON; None: all.
     """
-    as_bytes = bool(asked.parameters.get("binary_data_output"))
-    wanted = {one.name: bool(one.parameters.get("binary_data", as_bytes)) for one in asked.outputs}
+    as_bytes = asked.parameters.get("binary_data_output") is True
+    wanted = {one.name: one.parameters.get("binary_data", as_bytes) is True for one in asked.outputs}
     wanted = wanted or dict.fromkeys(_OUTPUTS, as_bytes)
     outputs, behind = [], []
     for name, values in zip(_OUTPUTS, (probability, utility), strict=True):

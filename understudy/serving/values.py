@@ -9,8 +9,9 @@ import struct
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
-__all__ = ["decode", "entity_key"]
+__all__ = ["DecodeError", "decode", "entity_key"]
 
 _TEXT = 2  # feast.value_type.ValueType.STRING
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -46,7 +47,7 @@ def decode(data: bytes) -> Any:
     """A feature's value: text, number, list of either, or None.
 
     Raises:
-        google.protobuf.message.DecodeError: these bytes are no value.
+        DecodeError: these bytes are no value.
     """
     message = _VALUE()
     message.ParseFromString(data)

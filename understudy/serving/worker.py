@@ -98,8 +98,16 @@ def serve(settings: Settings, listening: socket.socket, workers: int, begin: Cal
     if workers == 1:
         uvicorn.Server(config).run(sockets=[listening])
         return
+
+    class Workers(Multiprocess):
+        """Its own copy of the socket would go on listening when no worker does."""
+
+        def terminate_all(self) -> None:
+            super().terminate_all()
+            listening.close()
+
     with _shared_metrics():
-        Multiprocess(config, sockets=[listening]).run()
+        Workers(config, sockets=[listening]).run()
 
 
 @contextmanager
