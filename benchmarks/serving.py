@@ -176,17 +176,6 @@ def _released(lake: Lake, like: Any, model: Any, calibration: Any, gate: Any) ->
     for name, budget in (("release", BUDGET_MS), ("patient", 60_000.0)):
         serving = {"kept_rows": KEPT_ROWS, "budget_ms": budget}
         built[name] = build(lake, content | {"config": {**content["config"], "serving": serving}}, files)
-    h = heads.index(HEAD)
-    p = Served(served, model.inputs).score(gate.table)[0][:, h].astype(np.float64)
-    truth, rate = gate.labels[:, h], float(np.average(gate.labels[:, h], weights=gate.weights))
-    entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
-    budgets = {"release": BUDGET_MS, "patient": 60_000.0}
-    built = {
-        name: build(
-            lake, content | {"config": {**content["config"], "serving": SERVING | {"budget_ms": budget}}}, files
-        )
-        for name, budget in budgets.items()
-    }
     return {
         **built,
         "mb": len(served) / 1e6,
