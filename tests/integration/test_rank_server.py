@@ -219,6 +219,8 @@ def test_a_wrong_tensor_is_named(server: RankServer) -> None:
         ([good[0], {**good[1], "shape": [3]}], "inputs[1].shape"),
         ([good[0], {**good[1], "data": ["i", 7]}], "inputs[1].data"),
         ([{**good[0], "shape": [2], "data": ["u", "v"]}, good[1]], "inputs[0].shape"),
+        ([good[0], {**good[1], "data": ["i", "i"]}], "item_id: expected each id once, found one twice"),
+        (tensors("u", [str(i) for i in range(1001)])["inputs"], "item_id: expected at most 1000, found 1001"),
     ]
     for inputs, said in cases:
         answer = server.client.post(INFER, json={"inputs": inputs})

@@ -132,7 +132,11 @@ class Answering:
 
     async def _ranked(self, request: Request, body: bytes, note: dict[str, Any], times: Times) -> Answer:
         asked = _decoded(_RANK, body)
-        return await self._in_turn(asked, note, times, lambda *found: _ranking(asked, note["request_id"], *found))
+
+        def answer(stage: Stage, scored: Scored) -> Answer:
+            return _ranking(asked, note["request_id"], stage, scored)
+
+        return await self._in_turn(asked, "candidates", note, times, answer)
 
     async def _inferred(self, request: Request, body: bytes, note: dict[str, Any], times: Times) -> Answer:
         try:
@@ -141,7 +145,11 @@ class Answering:
             asked = tensors.of_tensors(given, behind)
         except tensors.Invalid as error:
             raise Refusal(400, str(error)) from error
-        return await self._in_turn(asked, note, times, lambda *found: _scores(given, note["request_id"], *found))
+
+        def answer(stage: Stage, scored: Scored) -> Answer:
+            return _scores(given, note["request_id"], stage, scored)
+
+        return await self._in_turn(asked, "item_id", note, times, answer)
 
     def _now_s(self, request: Request) -> float:
         """The server's time; in a replay, the time that the request says."""
@@ -152,12 +160,18 @@ class Answering:
             raise Refusal(400, str(error)) from error
 
     async def _in_turn(
-        self, asked: protocol.RankRequest, note: dict[str, Any], times: Times, answer: Callable[..., Answer]
+        self,
+        asked: protocol.RankRequest,
+        name: str,
+        note: dict[str, Any],
+        times: Times,
+        answer: Callable[[Stage, Scored], Answer],
     ) -> Answer:
+        """The answer to a request, whose field ``name`` holds the candidates, when its turn has come."""
         if asked.request_id is not None and not _REQUEST_ID.fullmatch(asked.request_id):
             raise Refusal(400, "request_id: expected 1 to 200 printable ASCII characters, found others")
         note["request_id"] = request_id = asked.request_id or note["request_id"]
-        _check_slate(asked, self.config.max_candidates)
+        _check_slate(name, asked, self.config.max_candidates)
         now_us, surface = int(times.now_s * 1e6), asked.context.surface
 
         def work() -> Answer:
@@ -213,12 +227,12 @@ def _bucket(request: Request) -> int | None:
         raise Refusal(400, str(error)) from error
 
 
-def _check_slate(asked: protocol.RankRequest, most: int) -> None:
+def _check_slate(name: str, asked: protocol.RankRequest, most: int) -> None:
     count = len(asked.candidates)
     if count > most:
-        raise Refusal(400, f"candidates: expected at most {most}, found {count}")
+        raise Refusal(400, f"{name}: expected at most {most}, found {count}")
     if len(set(asked.candidates)) < count:
-        raise Refusal(400, "candidates: expected each id once, found one twice")
+        raise Refusal(400, f"{name}: expected each id once, found one twice")
 
 
 def _ranking(asked: protocol.RankRequest, request_id: str, stage: Stage, scored: Scored) -> Answer:
