@@ -212,7 +212,8 @@ def test_slow_and_dead_redis_cost_features_and_no_answers(
     redis, (user, *others), items = Redis(tmp_path), users_of(lake), items_of(lake)[:20]
     monkeypatch.setenv(REDIS_URL, redis.url)
     refresh(lake)
-    server = serve(UNDERSTUDY_REDIS_URL=redis.url)
+    release = another_release(lake, serving={**PATIENT, "online_timeout_ms": 100.0})  # the machine may be busy
+    server = serve("--release", release, UNDERSTUDY_REDIS_URL=redis.url)
     new = iter(others)
     features = lambda: server.rank(next(new), items).json()["user"]  # noqa: E731
     known = server.rank(user, items).json()

@@ -91,12 +91,22 @@ def test_a_turn_that_comes_too_late_costs_nothing() -> None:
     desk.close()
 
 
-def test_who_finds_nobody_waiting_is_served_however_slow_it_was() -> None:
-    desk = Desk(1, 100)
-    desk.service.mean_s = desk.loop.mean_s = 1000.0
+def test_one_slow_moment_refuses_nobody_who_finds_nobody_waiting() -> None:
+    desk = Desk(0.05, 100)
+    assert asked(desk, lambda: 1, 1) == [1]
+    assert asked(desk, lambda: time.sleep(0.3), 1) == [None]
+    desk.loop.mean_s = 1000.0
     assert [asked(desk, lambda: 1, 1)[0] for _ in range(100)] == [1] * 100
-    assert desk.service.mean_s < 1
     assert desk.loop.mean_s < 1
+    desk.close()
+
+
+def test_who_is_always_slower_than_the_budget_refuses_most_and_tries_again() -> None:
+    desk = Desk(0.01, 100)
+    found = [asked(desk, lambda: time.sleep(0.02), 1)[0] for _ in range(40)]
+    refused = sum(isinstance(one, Busy) for one in found)
+    assert 20 <= refused < 40
+    assert sum(one == 1 for one in (asked(desk, lambda: 1, 1)[0] for _ in range(60))) > 40
     desk.close()
 
 

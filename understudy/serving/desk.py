@@ -1,8 +1,8 @@
 """Who is served, and who is sent away: a bounded queue before one worker thread, with a deadline for each request.
 
 A request that would wait longer than its budget is refused when it comes, and one that has waited too long is refused
-before it costs anything: under overload what is accepted still answers in time. Who finds nobody waiting is served
-whatever the estimates say, so that one slow moment does not last.
+before it costs anything: under overload what is accepted still answers in time. Who finds nobody waiting is refused
+only where most requests take longer than the budget, so that one slow moment does not last.
 """
 
 import asyncio
@@ -71,9 +71,12 @@ class Desk:
         """
         if self.waiting >= self.queue:
             raise Busy("queue")
-        due = arrived + self.budget_s if self.waiting else None  # who finds nobody waiting is served, whatever was
+        due = arrived + self.budget_s if self.waiting else None
         ahead_s = self.waiting * self.service.mean_s + self.service.expected_s
         if due is not None and time.perf_counter() + ahead_s + self._elsewhere_s > due:
+            raise Busy("deadline")
+        if self.service.mean_s > self.budget_s:
+            self.service.mean_s *= 1 - _GAIN  # so that one is tried again
             raise Busy("deadline")
         self.waiting += 1
         try:
@@ -94,7 +97,7 @@ class Desk:
             raise Busy("deadline")
         result = work()
         ended = time.perf_counter()
-        self.service.add(min(ended - started, self.budget_s))
+        self.service.add(min(ended - started, 2 * self.budget_s))  # one stall alone refuses nobody
         return result, ended
 
     def close(self) -> None:
