@@ -89,7 +89,7 @@ class Desk:
     @property
     def _elsewhere_s(self) -> float:
         """What a request waits for the event loop: for its answer to be sent, and, unseen, before it was read."""
-        return 2 * self.loop.expected_s
+        return 2 * self.loop.mean_s
 
     def _in_turn(self, due: float | None, work: Callable[[], T]) -> tuple[T, float]:
         started = time.perf_counter()
