@@ -24,7 +24,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
     listening = socket.create_server(("127.0.0.1", 0))
-    protocol = guarded(4_000, 30, idle_s=1, connections=3)
+    protocol = guarded(4_000, 30, idle_s=3, connections=3)
     server = uvicorn.Server(uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -57,7 +57,7 @@ def test_the_one_that_was_silent_for_longest_makes_room(address: tuple[str, int]
 def test_who_does_not_read_the_answer_is_closed(address: tuple[str, int]) -> None:
     with socket.create_connection(address, 30) as connection:
         connection.sendall(ASK % b"large")
-        time.sleep(4)
+        time.sleep(8)
         got = 0
         try:
             while piece := connection.recv(1 << 20):
