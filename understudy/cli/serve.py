@@ -36,7 +36,7 @@ TOKEN = "UNDERSTUDY_SERVE_TOKEN"
     default=1,
     show_default=True,
     type=click.IntRange(1, 256),
-    help="Of one request; slates of a thousand gain nothing by a second.",
+    help="Of one request; its steps are small, so that more workers serve better than more threads.",
 )
 @click.option("--token-file", metavar="FILE", help=f"Holds the clients' token; default: the variable {TOKEN}.")
 @click.option(
@@ -89,7 +89,6 @@ def serve(
     from understudy.serving.following import Following
 
     workers = workers or max(1, (cpu_limit() or 1) // threads)
-
     os.environ[TOKEN] = token_of(token_file, TOKEN)
     if collector is not None:
         _check_url(collector)

@@ -111,7 +111,7 @@ class Preprocess(nn.Module):
             for part, place in zip((shared, own), places, strict=True)
         )
         hashes_RMC = by_request(feeds["categorical"], feeds["event_keys"].shape[0])
-        of_request, of_candidate, of_event = self.vocabulary.each(
+        of_request, of_candidate, of_event = self.vocabulary(
             (first(hashes_RMC).index_select(2, self.shared_columns), self.shared_columns),
             (hashes_RMC.index_select(2, self.own_columns), self.own_columns),
             (feeds["event_keys"], self.event_columns),

@@ -103,21 +103,16 @@ class Vocabulary(nn.Module):
             getattr(vocabulary, f"rows_{table}").copy_(torch.from_numpy(slots.rows[table]))
         return vocabulary
 
-    def forward(self, hashes: Tensor, columns: Tensor) -> Tensor:
-        """Rows of the embedding table.
+    def forward(self, *parts: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Rows of the embedding table, of several parts in one look-up.
 
         Args:
-            hashes: int64 (..., n), one column of the vocabulary at each place of the last axis; 0: missing, which is
-                never known.
-            columns: int64 (n,), which column that is.
+            parts: hashes, int64 (..., n), one column of the vocabulary at each place of the last axis, 0 where missing,
+                which is never known; and columns, int64 (n,), which column that is.
 
         Returns:
-            int64 (..., n).
+            of each part, int64 (..., n).
         """
-        return self.each((hashes, columns))[0]
-
-    def each(self, *parts: tuple[Tensor, Tensor]) -> list[Tensor]:
-        """``forward`` of several parts, in one look-up."""
         keys = torch.cat([torch.bitwise_xor(hashes, self.salts_C[columns]).flatten() for hashes, columns in parts])
         positive = torch.bitwise_and(keys, _POSITIVE)
         rows = torch.full_like(keys, -1)

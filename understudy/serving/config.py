@@ -19,8 +19,8 @@ class Serving:
         max_candidates: of a request.
         max_body_kb: of a request.
         online_timeout_ms: how long the online store may take; after that the user counts as unknown.
-        kept_rows: of users' features, which a process keeps for up to a minute, some 5 KB each; a user takes two, and
-            one for each creator or topic of a slate where ``features.crosses`` counts them.
+        kept_rows: of users' features, which a process keeps for up to a minute; a user takes two, and one for each
+            creator or topic of a slate where ``features.crosses`` counts them. More of them take more memory.
         stale_after: features that were refreshed longer ago than this are counted as stale, and used.
     """
 
