@@ -24,6 +24,8 @@ from kfp_server_api import ApiException
 from understudy.errors import BadInput, UnderstudyError, first_line
 from understudy.http_calls import stays_inside
 from understudy.kubeflow.config import Pipeline
+from understudy.kubernetes_refusals import advice
+from understudy.redaction import one_line
 
 __all__ = ["CA", "COOKIES", "TOKEN", "Connection", "Lost", "Refused", "connect", "equals", "none_of"]
 
@@ -33,7 +35,7 @@ CA = "UNDERSTUDY_KFP_CA"
 _LIMIT_S = (10, 60)  # to connect, and for an answer
 _PAGE = 100
 _EQUALS, _NOT_EQUALS = 1, 2
-_MOST_CHARACTERS = 300
+_MOST_CHARACTERS = 500
 _LETTING_IN = (
     f"set {TOKEN} or {COOKIES}, or run it in the cluster with a projected service account token "
     f"({KF_PIPELINES_SA_TOKEN_ENV})"
@@ -232,6 +234,8 @@ def _other(where: str, found: str) -> UnderstudyError:
 
 def _said(where: str, error: ApiException) -> UnderstudyError:
     status, text = int(error.status or 0), _text(error.body)
+    if other := advice(text):  # of Kubernetes behind it, whatever the status
+        return Refused(f"{where}: expected it to be done, found status {status}{text}; {other}", status)
     if status in (401, 403):
         return Refused(f"{where}: expected to be let in, found status {status}{text}; {_LETTING_IN}", status)
     if 300 <= status < 400:
@@ -252,7 +256,6 @@ def _text(body: Any) -> str:
         text = str(value.get("message") or value.get("error") or value.get("error_message") or "")
     except (ValueError, AttributeError):
         text = ""
-    for secret in filter(None, (os.environ.get(TOKEN, "").strip(), os.environ.get(COOKIES, "").strip())):
-        text = text.replace(secret, "…")
-    line = " ".join(text.split())[:_MOST_CHARACTERS]
+    secrets = [os.environ.get(name, "").strip() for name in (TOKEN, COOKIES)]
+    line = one_line(text, _MOST_CHARACTERS, more=secrets)
     return f" ({line})" if line else ""

@@ -16,10 +16,19 @@ from typing import Any
 
 import aiohttp.web
 from kmock import KubernetesEmulator, Server
+from kubernetes_rules import train_job_faults
 
-__all__ = ["NAMESPACE", "Cluster", "running"]
+__all__ = ["DENIED", "NAMESPACE", "RBAC", "TRAINER_DENIES", "Cluster", "running"]
 
 NAMESPACE = "recs"
+# How a server says no, as Kubernetes 1.34 words it.
+RBAC = (
+    403,
+    'trainjobs.trainer.kubeflow.org is forbidden: User "system:serviceaccount:recs:runs" cannot create resource '
+    '"trainjobs" in API group "trainer.kubeflow.org" in the namespace "recs"',
+)
+DENIED = (403, 'admission webhook "policy.example.com" denied the request: no changes on Fridays')
+TRAINER_DENIES = 'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request'
 _KEYS = {"containers": "name", "initContainers": "name", "env": "name", "volumes": "name", "ports": "containerPort"}
 _KEYS |= {"volumeMounts": "mountPath"}
 Json = dict[str, Any]
@@ -39,7 +48,8 @@ class Cluster(KubernetesEmulator):
         self.calls: list[tuple[str, str, str]] = []
         self.asked: set[tuple[str, str]] = set()  # verb and resource, as a Role grants them
         self.stuck: set[str] = set()  # Deployments whose pods do not become ready
-        self.refused: set[str] = set()  # kinds whose changes a webhook refuses
+        self.refused: dict[str, tuple[int, str]] = {}  # kind → how its changes are refused: status, and in which words
+        self.unread: tuple[int, str] | None = None  # how reading a pod's log is refused
         self.missing: set[str] = set()  # kinds that nobody has installed
         self.logs: dict[str, list[tuple[str, str]]] = {}  # pod → time and text of its lines
         self.fault: Callable[[int], int | str | None] = lambda _: None
@@ -91,6 +101,8 @@ class Cluster(KubernetesEmulator):
 
     def _log(self, request: Any) -> aiohttp.web.StreamResponse:
         """The lines of a pod since a second, each after its time; refused before its container has begun."""
+        if self.unread is not None:
+            return _status(*self.unread)
         if request.name not in self.logs:
             return _status(400, f'container "main" in pod "{request.name}" is waiting to start')
         since = request.params.get("sinceTime", "")
@@ -111,7 +123,7 @@ class Cluster(KubernetesEmulator):
         body = copy.deepcopy(request.data) or {}
         kind = request.headers.get("Content-Type", "")
         if plural in self.refused:
-            return _status(403, f'{plural} "{name}" is forbidden: by a webhook')
+            return _status(*self.refused[plural])
         if method == "POST":
             if old is not None:
                 return _status(409, f'{plural} "{name}" already exists')
@@ -139,9 +151,10 @@ class Cluster(KubernetesEmulator):
             new = body
         else:
             new = _patched(old, body)
-        refused = _invalid(plural, new)
-        if refused:
+        if refused := _invalid(plural, new):
             return _status(422, f'{plural} "{name}" is invalid: {refused}')
+        if denied := train_job_faults(new) if plural == "trainjobs" else []:
+            return _status(403, f"{TRAINER_DENIES}: {denied[0]}")
         return aiohttp.web.json_response(self._store(key, new, old))
 
     def _drop_all(self, request: Any) -> aiohttp.web.StreamResponse:

@@ -1,5 +1,6 @@
-"""What objects for a cluster must keep to beyond their schema: pods, roles, routes of the Gateway API."""
+"""What objects for a cluster must keep to beyond their schema: pods, roles, routes of the Gateway API, TrainJobs."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,16 @@ from typing import Any
 import jsonschema
 import yaml
 
-__all__ = ["GATEWAY", "HTTP_ROUTE", "INFERENCE_SERVICE", "granted", "pod_faults", "role_faults", "route_faults"]
+__all__ = [
+    "GATEWAY",
+    "HTTP_ROUTE",
+    "INFERENCE_SERVICE",
+    "granted",
+    "pod_faults",
+    "role_faults",
+    "route_faults",
+    "train_job_faults",
+]
 
 Json = dict[str, Any]
 
@@ -111,6 +121,36 @@ def route_faults(route: Json) -> list[str]:
     faults = [error.message for error in jsonschema.Draft202012Validator(HTTP_ROUTE).iter_errors(route)]
     matches = sum(len(rule.get("matches", [None])) for rule in route["spec"].get("rules", []))
     return faults if matches <= 128 else [*faults, f"{matches} matches"]
+
+
+# What the validating webhook of Kubeflow Trainer 2.3 (August 2026) refuses, and no schema says.
+_DOMAIN_AND_PATH = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9/._~%!$&'()*+,;=:-]+")
+_RFC_1035 = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_OF_TORCHRUN = {"PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"}
+_RESERVED = {"dataset-initializer", "model-initializer", "node"}
+
+
+def train_job_faults(job: Json) -> list[str]:
+    """What Trainer's webhook would refuse of a TrainJob, in its own words."""
+    faults = []
+    if not _RFC_1035.fullmatch(job["metadata"]["name"]):
+        faults.append(f'metadata.name: Invalid value: "{job["metadata"]["name"]}": must be a RFC 1035 label')
+    for one in job["spec"].get("trainer", {}).get("env", []):
+        if one["name"] in _OF_TORCHRUN:
+            faults.append(f"spec.trainer.env: Invalid value: must not have reserved envs, found: {one['name']}")
+    for at, patch in enumerate(job["spec"].get("runtimePatches", [])):
+        faults += [f"spec.runtimePatches[{at}].{fault}" for fault in _patch_faults(patch)]
+    return faults
+
+
+def _patch_faults(patch: Json) -> Iterator[str]:
+    manager = patch.get("manager", "")
+    if not _DOMAIN_AND_PATH.fullmatch(manager):
+        yield f'manager: Invalid value: "{manager}": must be a domain-prefixed path (such as "acme.io/foo")'
+    for replicated in patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]:
+        for container in replicated["template"]["spec"]["template"]["spec"].get("containers", []):
+            if container.get("env") and container["name"] in _RESERVED:
+                yield f"trainingRuntimeSpec: Invalid value: must not have envs for the {container['name']} container"
 
 
 def _object(properties: Json, *required: str) -> Json:

@@ -17,8 +17,10 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from understudy.errors import BadInput, Later
+from understudy.kubernetes_refusals import advice, is_of_rbac
+from understudy.redaction import one_line
 
-__all__ = ["Api", "Conflict", "Unreachable", "connect"]
+__all__ = ["Api", "Conflict", "Refused", "Unreachable", "connect"]
 
 _PATHS = {
     "ConfigMap": ("v1", "/api/v1", "configmaps"),
@@ -40,6 +42,7 @@ _TRIES = 3
 _AGAIN = (429, 500, 502, 503, 504)
 _MOST_ITEMS = 500
 _MOST_LOG_BYTES, _MOST_LOG_LINES = 1_000_000, 1000
+_MOST_CHARACTERS = 500  # of the server's own words
 
 Json = dict[str, Any]
 
@@ -52,6 +55,18 @@ class Unreachable(Later):
     """The cluster gave no answer that can be used."""
 
 
+class Refused(BadInput):
+    """The server said no, in its own words.
+
+    Args:
+        status: of HTTP.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Api:
     """Objects of one namespace.
@@ -62,7 +77,7 @@ class Api:
 
     Raises:
         Unreachable: no answer, or a server's error, after several tries.
-        BadInput: the server refuses: no permission, an invalid object, no such kind.
+        Refused: the server refuses: no permission, a webhook, a quota, an invalid object, no such kind.
     """
 
     client: client.ApiClient
@@ -143,8 +158,10 @@ class Api:
         query |= {"sinceTime": f"{since[:19]}Z"} if since else {"tailLines": _MOST_LOG_LINES}
         try:
             found = self._call("GET", "Pod", f"{pod}/log", query, parse=lambda data: data.decode(errors="replace"))
-        except BadInput:  # its container waits to begin
-            return ""
+        except Refused as error:
+            if error.status != 400:
+                raise
+            return ""  # its container waits to begin
         return found or ""
 
     def _call(
@@ -177,11 +194,12 @@ class Api:
                 if error.status == 404 and not _no_such_kind(error):
                     return None
                 if error.status == 409:
-                    raise Conflict(f"{what}: {_reason(error)}") from error
+                    raise Conflict(f"{what}: {self._reason(error)}") from error
                 if error.status and error.status not in _AGAIN:
-                    raise BadInput(self._refused(method, kind, what, error)) from error
+                    raise Refused(self._refused(method, kind, what, error), error.status) from error
                 if not left:
-                    raise Unreachable(f"{method} {what} in namespace {self.namespace}: {_reason(error)}") from error
+                    where = f"{method} {what} in namespace {self.namespace}"
+                    raise Unreachable(f"{where}: {self._reason(error)}") from error
             except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
                 if not left:
                     why = f"{type(error).__name__}: no answer that can be used"
@@ -190,13 +208,22 @@ class Api:
         raise AssertionError("the last try returns or raises")
 
     def _refused(self, method: str, kind: str, what: str, error: ApiException) -> str:
+        words = _words(error)
         hint = {
             401: "log in again, or mend the service account's token",
-            403: f"give the Role of {self.role} to who runs this",
             404: f"install {_BROUGHT_BY.get(kind, 'what brings this kind')}, or correct the namespace",
-        }.get(error.status, "mend the object")
+        }.get(error.status) or advice(words)
+        if error.status == 403 and is_of_rbac(words):
+            hint = f"give the Role of {self.role} to who runs this"
         expected = f"{method} {what} in namespace {self.namespace}: expected the server's consent"
-        return f"{expected}, found {_reason(error)}; {hint}"
+        return (
+            f"{expected}, found {self._reason(error)}; {hint or 'correct what it names, or ask who has set that rule'}"
+        )
+
+    def _reason(self, error: ApiException) -> str:
+        """What the server says, as one line."""
+        tokens = [str(one).removeprefix("Bearer ") for one in self.client.configuration.api_key.values()]
+        return one_line(_words(error), _MOST_CHARACTERS, more=tokens)
 
 
 def connect(namespace: str | None, context: str | None = None) -> Api:
@@ -250,8 +277,8 @@ def _no_such_kind(error: ApiException) -> bool:
     return not details.get("name") and "page not found" in str(error.body)
 
 
-def _reason(error: ApiException) -> str:
-    return " ".join(str(_status(error).get("message") or error.reason or "no answer").split())[:300]
+def _words(error: ApiException) -> str:
+    return str(_status(error).get("message") or f"status {error.status} {error.reason or ''}".strip())
 
 
 def _status(error: ApiException) -> Json:

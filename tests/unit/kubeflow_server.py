@@ -93,6 +93,7 @@ class Kubeflow:
         self.versions: dict[str, Json] = {}
         self.calls: list[Call] = []
         self.fault: Callable[[Call], int | str | None] = lambda _: None
+        self.trouble = "trouble"  # the words of a fault
         self.page: str | None = None
         self.terminated: list[str] = []
         self.clock = datetime.datetime(2026, 11, 27, 12, tzinfo=datetime.UTC)
@@ -290,7 +291,7 @@ def running(kubeflow: Kubeflow) -> Iterator[str]:
 
         def _act(self, fault: int | str | None, call: Call, body: bytes) -> tuple[int, Json]:
             if isinstance(fault, int):
-                return fault, {"code": 13, "message": "trouble", "details": []}
+                return fault, {"code": 13, "message": kubeflow.trouble, "details": []}
             try:
                 return 200, kubeflow.answer(call, body)
             except Fault as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import NAMESPACE, Cluster, running
+from cluster import DENIED, NAMESPACE, Cluster, running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kubernetes import client
@@ -618,7 +618,7 @@ def wanted(state: State) -> tuple[Any, Any]:
 
 def test_an_abort_restores_the_route_though_deployments_can_t_be_changed(stage: Stage) -> None:
     state = stage.hours(2, stage.begin())
-    stage.cluster.refused = {"deployments"}
+    stage.cluster.refused = {"deployments": DENIED}
     stage.annotate(word="abort")
     stage.operator().look()
     assert set(stage.routed()) <= {"previous", "month"}

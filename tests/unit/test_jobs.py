@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, running
+from cluster import RBAC, Cluster, running
 from google.protobuf import json_format
 from kubeflow_config import configured
 from kubeflow_spark_api.models import SparkV1beta2SparkApplication
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 from kubernetes import client
-from kubernetes_rules import granted, pod_faults
+from kubernetes_rules import granted, pod_faults, train_job_faults
 from run_records import FAILED, commit, recorded
 
 from pipelines.compile import compiled
@@ -97,6 +97,15 @@ def test_a_train_job_has_the_shape_that_the_trainer_publishes() -> None:
     assert (trainer["numNodes"], trainer["numProcPerNode"], trainer["image"]) == (2, 4, IMAGES["train"])
     assert trainer["resourcesPerNode"]["limits"] == {"memory": "64Gi", "nvidia.com/gpu": "4"}
     assert trainer["args"] == ["/lake", "2026-01-01-ab", "{}"]
+
+
+def test_a_train_job_keeps_to_the_rules_that_only_the_trainers_webhook_has() -> None:
+    made = launching._named(job(TRAINJOB, "train_ranker"), "train_ranker", "/lake", "2026-01-01-ab", "{}")
+    assert train_job_faults(made) == []
+    for manager in ("understudy.launch-step", "/launch", "understudy.dev/", "Understudy.dev/launch", ""):
+        made["spec"]["runtimePatches"][0]["manager"] = manager
+        (fault,) = train_job_faults(made)
+        assert "must be a domain-prefixed path" in fault
 
 
 @pytest.mark.parametrize(("more", "step"), [(OPERATOR, "build_features"), (TRAINJOB, "train_ranker")])
@@ -463,8 +472,88 @@ def test_a_kind_that_nobody_has_installed_is_named(place: Place) -> None:
 
 
 def test_a_missing_role_is_named(place: Place) -> None:
-    place.cluster.refused.add("trainjobs")
-    with pytest.raises(BadInput, match="manifests/overlays/kubeflow"):
+    place.cluster.refused["trainjobs"] = RBAC
+    with pytest.raises(BadInput, match=r"cannot create resource .*give the Role of manifests/overlays/kubeflow"):
+        place.launch()
+
+
+# Who refuses, with the status and in the words that it does; and what is then advised.
+REFUSALS = {
+    "webhook": (
+        (403, 'admission webhook "w.example.com" denied the request: spec.x: must be y'),
+        "spec.x: must be y; change what the webhook names",
+    ),
+    "webhook that has a status of its own": (
+        (400, 'admission webhook "w.example.com" denied the request: spec.x: must be y'),
+        "spec.x: must be y; change what the webhook names",
+    ),
+    "webhook that speaks as RBAC does": (
+        (403, 'admission webhook "w" denied the request: x is forbidden: User "u" cannot create resource "trainjobs"'),
+        "change what the webhook names",
+    ),
+    "policy": (
+        (422, "trainjobs \"t\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: too many"),
+        "denied request: too many; change what the policy names",
+    ),
+    "quota": (
+        (403, 'trainjobs "t" is forbidden: exceeded quota: q, requested: pods=2, used: pods=9, limited: pods=10'),
+        "limited: pods=10; ask for less, or have the quota raised",
+    ),
+    "range": (
+        (403, 'pods "t" is forbidden: [maximum cpu usage per Container is 2, but limit is 8]'),
+        "ask for what the namespace's LimitRange allows",
+    ),
+    "pod security": (
+        (403, 'pods "t" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'),
+        "runAsNonRoot != true; change the pod's settings",
+    ),
+    "namespace that goes": (
+        (
+            403,
+            'trainjobs "t" is forbidden: unable to create new content in namespace recs because it is being terminated',
+        ),
+        "wait until the namespace is gone",
+    ),
+    "schema": ((422, "TrainJob t is invalid: spec.x: Required value"), "spec.x: Required value; correct what it names"),
+    "nobody known": ((403, ""), "found status 403 Forbidden; correct what it names"),
+}
+
+
+@pytest.mark.parametrize("who", REFUSALS)
+def test_a_refusal_is_told_in_its_own_words_and_only_rbacs_names_a_role(place: Place, who: str) -> None:
+    place.cluster.refused["trainjobs"], advised = REFUSALS[who]
+    with pytest.raises(BadInput) as refused:
+        place.launch()
+    said = str(refused.value)
+    assert advised in said
+    assert "Role" not in said
+    assert "\n" not in said
+
+
+def test_a_servers_words_are_cut_and_hold_no_secret(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_PASSWORD", "hunter22")
+    words = 'admission webhook "w" denied the request:\n hunter22 in redis://me:hidden@redis ' + "x" * 5000
+    place.cluster.refused["trainjobs"] = (403, words)
+    with pytest.raises(BadInput, match="denied the request: … in redis://…@redis") as refused:
+        place.launch()
+    assert len(str(refused.value)) < 800
+    assert "\n" not in str(refused.value)
+
+
+def test_a_job_that_the_trainers_webhook_refuses_is_refused_here(place: Place) -> None:
+    wrong = json.loads(place.words)
+    wrong["spec"]["runtimePatches"][0]["manager"] = "understudy.launch-step"
+    with pytest.raises(BadInput, match=r"manager: .*must be a domain-prefixed path.*change what the webhook names"):
+        place.launch(words=json.dumps(wrong))
+
+
+def test_a_log_that_may_not_be_read_is_told(place: Place) -> None:
+    forbidden = 'pods is forbidden: User "u" cannot get resource "pods/log" in API group "" in the namespace "recs"'
+    place.cluster.unread = (403, forbidden)
+    with (
+        controlled(place, speaking(place, "epoch 1")),
+        pytest.raises(BadInput, match=r"pods/log.*give the Role of manifests/overlays/kubeflow"),
+    ):
         place.launch()
 
 

@@ -171,6 +171,22 @@ def test_a_token_lets_in_and_never_shows(monkeypatch: pytest.MonkeyPatch, capfd:
     assert "an old one" not in said
 
 
+def test_a_refusal_of_the_cluster_behind_it_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Kubeflow()
+    with running(server) as url:
+        connection = connect(configured().pipeline, url)
+        for status, words, advised in (
+            (403, "pods is forbidden: exceeded quota: q, requested: pods=2", "pods=2); ask for less"),
+            (500, 'admission webhook "w" denied the request: no digest', "no digest); change what the webhook names"),
+        ):
+            server.fault = lambda _, status=status: status  # type: ignore[misc]
+            server.trouble = words
+            with pytest.raises(Refused) as refused:
+                upload(connection, made())
+            assert advised in str(refused.value)
+            assert TOKEN not in str(refused.value)
+
+
 def test_a_token_of_the_cluster_is_read_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The kubelet renews a projected token in place."""
     server, file = Kubeflow(token="first"), tmp_path / "token"

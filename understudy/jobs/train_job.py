@@ -7,6 +7,7 @@ from understudy.training.config import Training
 
 __all__ = ["train_job"]
 
+_MANAGER = "understudy.dev/launch-step"  # Trainer's webhook wants a domain and a path
 _NODE = "node"  # of the runtime: its replicated job, and the container in it
 
 
@@ -28,7 +29,7 @@ def train_job(training: Training, pipeline: Pipeline, step: str, image: str) -> 
         },
         "runtimePatches": [
             {
-                "manager": "understudy.launch-step",
+                "manager": _MANAGER,
                 "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [_patch(settings, pipeline)]}}},
             }
         ],

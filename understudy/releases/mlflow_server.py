@@ -245,10 +245,15 @@ class MlflowServer:
     def _translated(self, error: Exception) -> UnderstudyError:
         where = f"MLflow at {self.place.uri}"
         status = _status(error)
-        if status in (401, 403):
+        if status == 401:
             return BadInput(
-                f"{where}: expected to be let in, found status {status}; set MLFLOW_TRACKING_USERNAME and "
+                f"{where}: expected to be let in, found status 401; set MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        if status == 403:  # let in, or stopped by what lies before it
+            return BadInput(
+                f"{where}: expected the permission to do what was asked, found status 403; have it given to the user "
+                "whom MLFLOW_TRACKING_USERNAME or MLFLOW_TRACKING_TOKEN names"
             )
         if status is None or status >= 500 or status in _BUSY:
             limit = os.environ.get(_TIMEOUT, "")
