@@ -21,7 +21,7 @@ Settings, from the environment (or `make images ROLE=serve …`):
 Behind a mirror, pip's configuration and certificates are secrets of the build and stay out of the images:
   BUILD_ARGS='--secret id=pip,src=/etc/pip.conf --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt'
 A CPU build of PyTorch that lies there, too:  BUILD_ARGS='… --build-arg TORCH_INDEX='
-Jars for Spark's object stores:  BUILD_ARGS='--build-arg SPARK_JARS=URL#SHA-256'
+Jars for Spark on s3:// (docs/cluster.md):  BUILD_ARGS='--build-arg SPARK_JARS=URL#SHA-256,URL#SHA-256,URL#SHA-256'
 For kind and the manifests:  NAME=understudy-ROLE TAG=dev
 TEXT
 }

@@ -82,14 +82,13 @@ torch() {
   esac
 }
 
-# For an object store: URL#SHA-256 of each jar, such as hadoop-aws and the AWS SDK that it names.
+# For an object store: URL#SHA-256 of each jar, with commas between; which ones, understudy/spark_settings.py says.
 spark_jars() {
-  # shellcheck disable=SC2086  # one argument each
-  "$python" - ${SPARK_JARS:-} <<'PY'
+  "$python" - "${SPARK_JARS:-}" <<'PY'
 import hashlib, importlib.util, pathlib, sys, urllib.request
 
 folder = pathlib.Path(importlib.util.find_spec("pyspark").origin).parent / "jars"
-for one in sys.argv[1:]:
+for one in sys.argv[1].replace(",", " ").split():
     url, _, wanted = one.partition("#")
     data = urllib.request.urlopen(url).read()
     found = hashlib.sha256(data).hexdigest()

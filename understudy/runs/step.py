@@ -23,6 +23,7 @@ from understudy.lake import Lake, unwritable
 from understudy.runs.plan import Plan
 from understudy.runs.record import Run, Verdict
 from understudy.section import canonical_json
+from understudy.spark_settings import missing_jars
 
 __all__ = ["Outcome", "Step", "execute", "say_error", "stop_at_failed"]
 
@@ -229,6 +230,8 @@ def _attempt(lake: Lake, run: Run, plan: Plan, name: str, key: str, body: Callab
             return committed  # too late, and it may have lost its attempt to the winner
         if isinstance(error, OSError):
             raise unwritable(error, lake.path(step.attempt)) from error
+        if jars := missing_jars(str(error)):
+            raise BadInput(jars) from error
         raise
     if won:
         return manifest
