@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from collecting import ROOT, Server, action, seen, served
 from ranking import RankServer, items_of
@@ -60,6 +62,35 @@ def test_what_people_did_is_counted_by_arm_and_user(tmp_path: Path) -> None:
     assert [one.users for one in others.values()] == [5, 0]
     late = State.begin("r", "new", "old", now + 60)
     assert logged(lake, CONFIG, ("click",))(late, now + 2 * 3600, nothing)["canary"].users == 0
+
+
+def test_values_and_predictions_that_are_no_numbers_count_for_nothing(tmp_path: Path) -> None:
+    """As a log holds them that another program wrote: the collector takes none."""
+    server = Server(tmp_path)
+    for place in range(8):
+        request = f"r{place}"
+        events = [served(request, items=2, arm=("canary", "baseline")[place % 2], user_id=f"u{place}")]
+        events += [seen(request, "i0"), seen(request, "i1"), action(request, "i0", value=place + 1.0)]
+        assert server.send(f"b{place}", events).json()["accepted"] == 4
+    server.stop()
+    lake, now = Lake.open(str(tmp_path / "lake")), time.time()
+    absurd = {
+        "actions": ("value", {2.0: float("nan"), 3.0: float("inf"), 4.0: -float("inf")}),
+        "impressions": ("p_click", {"r4": float("nan"), "r5": float("inf"), "r6": 7.0}),
+    }
+    for table, (column, changed) in absurd.items():
+        for path in Path(lake.path("tables", table)).rglob("*.parquet"):
+            rows = pq.read_table(path)
+            key = rows[column if table == "actions" else "request_id"].to_pylist()
+            values = [changed.get(of, value) for of, value in zip(key, rows[column].to_pylist(), strict=True)]
+            place = rows.schema.get_field_index(column)
+            pq.write_table(rows.set_column(place, rows.schema.field(place), pa.array(values, rows.schema.field(place).type)), path)
+    state = State.begin("r", "new", "old", now - 60)
+    found = logged(lake, CONFIG, ("click", "click.value"))(state, now + 2 * 3600, arms_of("canary", "baseline"))
+    assert [found[arm].outcomes["click.value"].y for arm in found] == [1 + 5 + 7, 6 + 8]
+    assert [found[arm].outcomes["click"].y for arm in found] == [4, 4]
+    assert [found[arm].calibration["click"].y for arm in found] == [2, 3]
+    assert all(found[arm].calibration["click"].users == known for arm, known in (("canary", 2), ("baseline", 3)))
 
 
 def test_servers_metrics_since_the_last_look(released: Path) -> None:

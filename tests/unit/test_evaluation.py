@@ -120,6 +120,36 @@ def test_calibration(ratio: float | None, interval: list[float | None], primary:
     assert gates.calibration("click", ratio, interval, 0.05, primary=primary).outcome == outcome
 
 
+NO_NUMBERS = [float("nan"), float("inf"), -float("inf")]
+
+
+@pytest.mark.parametrize("primary", [True, False])
+@pytest.mark.parametrize("absurd", NO_NUMBERS)
+def test_what_is_not_a_number_is_no_figure(absurd: float, primary: bool) -> None:
+    silent = "insufficient data" if primary else "report"
+    for place in ("auc", "low", "high"):
+        figures = {"auc": 0.01, "low": 0.0, "high": 0.02, place: absurd}
+        diff = {"auc": figures["auc"], "auc_interval": [figures["low"], figures["high"]], "auc_deviation": 0.01}
+        found = gates.non_inferiority("click", "baseline clicks", diff, 0.01, primary=primary)
+        assert (found.outcome, found.value) == (silent, None)
+    assert gates.calibration("click", absurd, [0.9, 1.1], 0.05, primary=primary).outcome == silent
+    assert gates.calibration("click", 9.0, [absurd, 9.1], 0.05, primary=False).outcome == "pass"
+    assert gates.discrimination("click", absurd, 0.5).outcome == "insufficient data"
+    assert gates.ece("click", absurd, 0.01, 0.01).outcome == "insufficient data"
+    assert gates.ece("click", 0.01, absurd, 0.01).outcome == "insufficient data"
+    assert gates.churn("click", {"requests": 1, "rank_correlation": absurd, "top_kept": 1.0}, 0.1).outcome == "report"
+    harmed = {"auc": absurd, "auc_deviation": 0.01}
+    assert gates.segments("click", "production", {"a": harmed}, 0.01).outcome == "pass"
+    assert gates.segments("click", "production", {"a": {"auc": 0.1, "auc_deviation": absurd}}, 0.01).outcome == "pass"
+
+
+@pytest.mark.parametrize("absurd", NO_NUMBERS)
+def test_a_model_whose_probabilities_are_no_numbers_is_refused(absurd: float) -> None:
+    found = gates.export_parity(absurd, 1e-4)
+    assert (found.outcome, found.value) == ("fail", None)
+    assert "are not finite numbers" in found.reason
+
+
 def test_harm_in_one_segment_is_shown_only_after_holms_correction() -> None:
     borderline = {"auc": -0.03, "auc_interval": [-0.05, -0.01], "auc_deviation": 0.01}
     fine = {"auc": 0.0, "auc_interval": [-0.01, 0.01], "auc_deviation": 0.005}
@@ -192,6 +222,18 @@ def test_a_column_that_moved_or_emptied_is_refused(change: object, outcome: str)
     one = sketch(values, weights, days)
     found = shares(one, change(values), weights)  # type: ignore[operator]
     assert column_finding("x", "stop", one, found, Drift()).outcome == outcome
+
+
+@pytest.mark.parametrize("absurd", NO_NUMBERS)
+def test_a_number_that_is_not_finite_is_a_missing_one(absurd: float) -> None:
+    values, weights, days = np.arange(1000.0), np.ones(1000), np.repeat(["a", "b"], 500)
+    spoiled = np.where(np.arange(1000) % 2, values, absurd)
+    missing = np.where(np.arange(1000) % 2, values, np.nan)
+    assert sketch(spoiled, weights, days) == sketch(missing, weights, days)
+    found = column_finding(
+        "x", "stop", sketch(values, weights, days), shares(sketch(values, weights, days), spoiled, weights), Drift()
+    )
+    assert (found.outcome, found.null_share) == ("fail", 0.5)
 
 
 def test_a_new_category_counts_as_other() -> None:

@@ -3,13 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.experiments import Outcomes
+from understudy.experiments import Outcomes, difference
 from understudy.rollout.config import Guardrails, Rollout
-from understudy.rollout.judge import abort, judge, pause, promote, resume
+from understudy.rollout.judge import abort, harms, judge, pause, promote, resume
 from understudy.rollout.state import ENDED, ArmSeen, Seen, State, arms_of
 
 CONFIG = Rollout(guardrails=Guardrails(ticks=3))
@@ -136,7 +137,67 @@ def test_a_pause_holds_the_step_but_not_the_guardrails() -> None:
     assert pause(begun(), "ada").sentences == ("paused by ada",)
 
 
-numbers = st.floats(0, 1000, allow_nan=False)
+NAN, INF = float("nan"), float("inf")
+ONES = np.ones(1000)
+
+
+def values(*, last: float = 1.0) -> Outcomes:
+    """A thousand users with one impression and a value of 1 each, but for the last."""
+    return Outcomes.of(np.append(ONES[1:], last), ONES)
+
+
+@pytest.mark.parametrize("absurd", [NAN, INF, -INF, 1e155, 1e200, 1e308, 1e150, 1e5])
+@pytest.mark.parametrize("whose", ["canary", "baseline", "both"])
+def test_one_absurd_value_neither_promotes_nor_harms(absurd: float, whose: str) -> None:
+    canary = arm(outcomes={"click": values(last=absurd if whose != "baseline" else 1.0)})
+    baseline = arm(outcomes={"click": values(last=absurd if whose != "canary" else 1.0)})
+    for config, judged in ((CONFIG, HEADS), (Rollout(harmful=HEADS), ("like",)), (Rollout(harmful=HEADS), ())):
+        state = begun(step=3)
+        for tick in range(1, 5):
+            decision = judge(config, judged, state, Seen(tick * DAY, canary, baseline))
+            state = decision.state
+            assert (decision.sentences, state.phase, state.reason) == ((), "running", "")
+
+
+def test_what_one_user_did_is_no_harm_though_the_interval_says_so() -> None:
+    one = difference(values(), values(last=100_000.0))
+    assert one is not None
+    assert one.bounds(1e-3)[1] < -0.9
+    seen = Seen(DAY, arm(outcomes={"click": values()}), arm(outcomes={"click": values(last=100_000.0)}))
+    assert harms(CONFIG, HEADS, seen) == []
+    several = Outcomes.of(np.append(ONES[1:], 2.0) * 1.2, ONES)
+    assert harms(CONFIG, HEADS, Seen(DAY, arm(outcomes={"click": values()}), arm(outcomes={"click": several})))
+
+
+@pytest.mark.parametrize("absurd", [NAN, INF, -INF])
+@pytest.mark.parametrize("figure", ["requests", "errors", "p99_ms", "memory_mb", "restarts", "users"])
+def test_a_figure_that_is_no_number_is_as_if_it_were_not_known(figure: str, absurd: float) -> None:
+    shown = [run(begun(step=3), 3, replace(arm(), **{figure: value})) for value in (absurd, None)]
+    assert shown[0] == shown[1]
+    struck = replace(begun(), strikes={"latency": 2})
+    assert judge(CONFIG, HEADS, struck, Seen(60, arm(p99_ms=NAN), arm())).state.strikes == {
+        **struck.strikes,
+        "errors": 0,
+        "memory": 0,
+        "restarts": 0,
+        "scores click": 0,
+    }
+
+
+@pytest.mark.parametrize("absurd", [NAN, INF, 1e200, -0.5])
+def test_a_mean_prediction_that_is_no_probability_holds_the_step(absurd: float) -> None:
+    for one in (arm(scores={"click": absurd}), arm(scores={"click": 0.1, "like": absurd})):
+        for canary, baseline in ((one, arm()), (arm(), one), (one, one)):
+            last = run(begun(), 5, canary, baseline)[-1].state
+            assert (last.phase, last.step, last.reason) == ("running", 0, "")
+
+
+@pytest.mark.parametrize("now_s", [NAN, INF])
+def test_a_clock_that_shows_no_time_decides_nothing(now_s: float) -> None:
+    assert judge(CONFIG, HEADS, begun(), Seen(now_s, arm(0.05), arm())).state == begun()
+
+
+numbers = st.one_of(st.floats(0, 1000), st.sampled_from([NAN, INF, -INF]))
 seen_arms = st.builds(
     arm,
     st.floats(0.02, 0.3),
@@ -146,7 +207,7 @@ seen_arms = st.builds(
     p99_ms=st.one_of(st.none(), numbers),
     memory_mb=st.one_of(st.none(), st.floats(0, 3000)),
     restarts=st.one_of(st.none(), st.integers(0, 5)),
-    scores=st.dictionaries(st.just("click"), st.floats(0, 1)),
+    scores=st.dictionaries(st.just("click"), st.one_of(st.floats(0, 1), st.just(NAN))),
     scored=st.integers(0, 5000),
 )
 words = st.sampled_from([None, pause, resume, promote, abort])

@@ -58,7 +58,7 @@ def column_finding(column: str, action: str, reference: Sketch, found: Any, conf
     if nulls - before > config.null_share:
         reason = f"{column}: {nulls:.0%} missing, {before:.0%} in the reference (at most {config.null_share:.0%} more)"
         return Finding(column, action, round(value, 9), bound, round(nulls, 9), _outcome(action), reason)
-    drifted = value > bound
+    drifted = not value <= bound  # what is not a number keeps no bound
     reason = f"{column}: PSI {value:.3f} against the reference, bound {bound:.3f}"
     outcome = _outcome(action) if drifted else "pass"
     return Finding(column, action, round(value, 9), round(bound, 9), round(nulls, 9), outcome, reason)

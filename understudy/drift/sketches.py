@@ -1,7 +1,8 @@
 """Sketches: a column's distribution in a few numbers, so that new days compare with old ones.
 
 Numeric columns are counted in ten bins of equal mass, categorical ones by their most frequent
-values; both know their share of nulls. Every row counts with its weight.
+values; both know their share of nulls, among which is a number that is not finite. Every row counts
+with its weight.
 """
 
 from dataclasses import asdict, dataclass
@@ -59,7 +60,7 @@ def sketch(values: npt.NDArray[Any], weights: Floats, days: npt.NDArray[Any], le
     edges: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
     if values.dtype.kind == "f":
-        known = values[~np.isnan(values)]
+        known = values[np.isfinite(values)]
         cuts = np.quantile(known, np.linspace(0, 1, _BINS + 1)[1:-1]) if len(known) else np.zeros(0)
         edges = tuple(float(edge) for edge in np.unique(cuts))
     else:
@@ -79,7 +80,7 @@ def shares(reference: Sketch, values: npt.NDArray[Any], weights: Floats) -> Floa
     """Shares of a column in the bins of a reference, as ``Sketch.shares``."""
     total = max(float(weights.sum()), 1e-12)
     if values.dtype.kind == "f":
-        known = ~np.isnan(values)
+        known = np.isfinite(values)
         bins = np.searchsorted(np.array(reference.edges), values[known], side="right")
         counts = np.bincount(bins, weights=weights[known], minlength=len(reference.edges) + 1)
     else:

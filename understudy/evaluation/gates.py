@@ -1,8 +1,11 @@
-"""The gates: pure functions from figures and bounds to verdicts."""
+"""The gates: pure functions from figures and bounds to verdicts.
+
+A figure that is not a finite number is no figure: no gate passes by it, nor calls a release worse for it.
+"""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from understudy.runs.record import Verdict
 
@@ -20,7 +23,7 @@ def non_inferiority(head: str, against: str, diff: dict[str, Any] | None, margin
     Against a baseline, which ranks by other means, the interval is wide; one above zero shows enough.
     """
     gate, figure = f"non-inferiority: {head}", f"AUC {head}, candidate − {against}"
-    if diff is None or diff["auc_interval"][0] is None:
+    if diff is None or not all(map(_is_known, (diff["auc"], *diff["auc_interval"]))):
         outcome = "insufficient data" if primary else "report"
         return Verdict(gate, outcome, figure, None, f"{figure}: no positives or no negatives to compare", low=-margin)
     low, high = diff["auc_interval"]
@@ -42,7 +45,7 @@ def non_inferiority(head: str, against: str, diff: dict[str, Any] | None, margin
 def discrimination(head: str, auc: float | None, least: float) -> Verdict:
     """An absolute floor under a primary head's AUC."""
     gate, figure = f"AUC: {head}", f"AUC {head}"
-    if auc is None:
+    if not _is_known(auc):
         return Verdict(gate, "insufficient data", figure, None, f"{figure}: undefined on these rows", low=least)
     outcome = "pass" if auc >= least else "fail"
     return Verdict(gate, outcome, figure, auc, f"{figure} is {auc:.4f}; it must be at least {least:g}", low=least)
@@ -57,7 +60,7 @@ def calibration(
         interval: of 95%. Rare heads are several, and judged in every run: at 95% one in ten runs would stop by chance.
     """
     gate, figure, low, high = f"calibration: {head}", f"calibration ratio {head}", 1 - error, 1 + error
-    if ratio is None:
+    if not _is_known(ratio):
         outcome = "insufficient data" if primary else "report"
         return Verdict(gate, outcome, figure, None, f"{figure}: no positives", low=low, high=high)
     if primary:
@@ -74,7 +77,9 @@ def calibration(
 def _wider(ratio: float, interval: Sequence[float | None]) -> tuple[float | None, float | None]:
     """A ratio's 99% interval from its 95% one, on the logarithmic scale."""
     low, high = interval
-    if low is None or high is None or min(low, high, ratio) <= 0:
+    if not _is_known(low) or not _is_known(high):
+        return None, None
+    if min(low, high, ratio) <= 0:
         return low, high
     return ratio * (low / ratio) ** _Z_99_95, ratio * (high / ratio) ** _Z_99_95
 
@@ -86,7 +91,7 @@ def ece(head: str, value: float | None, noise: float | None, most: float) -> Ver
         noise: of ``metrics.ece_noise``.
     """
     gate, figure = f"ECE: {head}", f"ECE {head}"
-    if value is None or noise is None:
+    if not _is_known(value) or not _is_known(noise):
         return Verdict(gate, "insufficient data", figure, None, f"{figure}: undefined on these rows", high=most)
     bound = round(math.hypot(most, noise), 9)
     outcome = "pass" if value <= bound else "fail"
@@ -101,7 +106,7 @@ def churn(head: str, found: dict[str, Any] | None, least: float) -> Verdict:
         found: as ``churn.churn`` gives it; without a request of several items there is nothing to judge.
     """
     gate, figure = f"churn: {head}", f"rank correlation with production, {head}"
-    if found is None:
+    if found is None or not _is_known(found["rank_correlation"]):
         return Verdict(gate, "report", figure, None, f"{figure}: no request has several items", low=least)
     value = found["rank_correlation"]
     reason = (
@@ -118,7 +123,7 @@ def segments(head: str, against: str, found: dict[str, dict[str, Any] | None], m
         found: segment → paired difference, as ``scored.difference`` gives it.
     """
     gate, figure = f"segments: {head}", f"AUC {head} per segment, candidate − {against}"
-    known = {name: d for name, d in found.items() if d is not None and d["auc"] is not None}
+    known = {name: d for name, d in found.items() if d is not None and _is_known(d["auc"])}
     tested = sorted((_p_of_harm(d, margin), name) for name, d in known.items())
     harmed = []
     for place, (p, name) in enumerate(tested):
@@ -139,11 +144,15 @@ def segments(head: str, against: str, found: dict[str, dict[str, Any] | None], m
 
 def export_parity(value: float, most: float) -> Verdict:
     """Largest difference of a probability between the trained network and the exported file."""
+    gate, figure = "export parity", "export difference"
+    if not _is_known(value):
+        reason = "probabilities of the network, or of the exported file, are not finite numbers; see what it was fed"
+        return Verdict(gate, "fail", figure, None, reason, high=most)
     good = value <= most
     reason = (
         f"the exported file's probabilities {'agree with' if good else 'differ from'} the network's (bound {most:g})"
     )
-    return Verdict("export parity", "pass" if good else "fail", "export difference", value, reason, high=most)
+    return Verdict(gate, "pass" if good else "fail", figure, value, reason, high=most)
 
 
 def size(value_mb: float, most_mb: float) -> Verdict:
@@ -155,7 +164,11 @@ def size(value_mb: float, most_mb: float) -> Verdict:
 
 def _p_of_harm(diff: dict[str, Any], margin: float) -> float:
     """One-sided p-value of "loses no more than the margin", from the bootstrap's deviation."""
-    beyond, deviation = diff["auc"] + margin, diff["auc_deviation"] or 0.0
-    if deviation == 0:
+    beyond, deviation = diff["auc"] + margin, diff["auc_deviation"]
+    if not _is_known(deviation) or deviation == 0:
         return 0.0 if beyond < 0 else 1.0
     return 0.5 * math.erfc(-beyond / deviation / math.sqrt(2))
+
+
+def _is_known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)

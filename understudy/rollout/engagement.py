@@ -39,14 +39,19 @@ WITH shown AS (
   WHERE a.ts <= i.ts + to_seconds({window})
   GROUP BY i.row_key
 )
-SELECT i.arm, i.user_id, i.{predicted} AS p, coalesce(a.gain, 0) AS y,
+SELECT i.arm, i.user_id, coalesce(a.gain, 0) AS y, CASE WHEN i.{predicted} BETWEEN 0 AND 1 THEN i.{predicted} END AS p,
        CASE WHEN a.acts > 0 OR i.slice = 'random' OR i.negative_keep_rate IS NULL THEN 1.0
             ELSE 1.0 / i.negative_keep_rate END AS weight
 FROM shown i LEFT JOIN acted a USING (row_key)
 """
-_USERS = "SELECT arm, user_id, sum(y) AS y, sum(weight) AS n, sum(weight * p) AS p FROM ({seen}) GROUP BY arm, user_id"
+# What was not predicted, or is no probability, calibrates nothing: neither it nor what was done counts there.
+_USERS = """
+SELECT arm, user_id, sum(y) AS y, sum(weight) AS n, coalesce(sum(weight * p), 0) AS p,
+       coalesce(sum(y) FILTER (p IS NOT NULL), 0) AS predicted_y
+FROM ({seen}) GROUP BY arm, user_id
+"""
 _DONE = "max(CASE WHEN a.action = {head} THEN 1 ELSE 0 END)"
-_SUM = "sum(CASE WHEN a.action = {head} THEN greatest(a.value, 0) ELSE 0 END)"
+_SUM = "sum(CASE WHEN a.action = {head} AND isfinite(a.value) THEN greatest(a.value, 0) ELSE 0 END)"
 
 
 Look = Callable[[State, float, dict[str, ArmSeen]], dict[str, ArmSeen]]
@@ -107,11 +112,11 @@ def _filled(
         rows = db.execute(_USERS.format(seen=seen)).fetchnumpy()
         for arm in arms:
             mine = np.asarray(rows["arm"] == arm, bool)
-            y, n, p = (np.asarray(rows[name], np.float64)[mine] for name in ("y", "n", "p"))
+            y, n, p, predicted_y = (np.asarray(rows[name], np.float64)[mine] for name in ("y", "n", "p", "predicted_y"))
             outcomes = found[arm].outcomes | {metric: Outcomes.of(y, n)}
             calibration = found[arm].calibration
             if metric == head:
-                calibration = calibration | {head: Outcomes.of(y, np.nan_to_num(p))}
+                calibration = calibration | {head: Outcomes.of(predicted_y, p)}
             users = max(found[arm].users or 0, int(mine.sum()))
             found[arm] = replace(found[arm], outcomes=outcomes, calibration=calibration, users=users)
     return found

@@ -4,13 +4,14 @@ Guardrails are read on every tick and end a rollout after several misses in a ro
 day: harm ends the rollout at any step; non-inferiority of all judged metrics is needed before everybody gets the
 release. Each look has its share of the chance of error (Bonferroni over the looks that can be), which holds however
 looks depend on each other: people return. Arms share features and people's histories, so a difference is understated.
+What is not a number says nothing, for the release or against it; and what one user alone did shows no harm.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from understudy.experiments import Difference, difference
+from understudy.experiments import Difference, difference, without_heaviest
 from understudy.rollout.config import Rollout
 from understudy.rollout.guardrails import readings
 from understudy.rollout.state import Decision, Seen, State, steps_of
@@ -25,8 +26,9 @@ def judge(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen) ->
     Args:
         judged: metrics that must not be worse.
     """
-    if state.ended or seen.now_s < state.data_s:
+    if state.ended or not state.data_s <= seen.now_s < math.inf:
         return Decision(state)
+    seen = seen.known()
     if seen.canary.requests:
         state = replace(state, data_s=seen.now_s)
     for step in (_guard, _look, _limits, _advance):
@@ -69,12 +71,18 @@ def harms(config: Rollout, judged: tuple[str, ...], seen: Seen, against: str = "
     tail = config.harm_alpha / (_most_looks(config) * len(found))
     shown = []
     for metric, one in found.items():
-        low, high = one.bounds(tail)
-        if metric in config.harmful and low > 0:
-            shown.append(f"{_said(metric, one, tail, against)}; more of it is worse")
-        elif metric in judged and high < 0:
-            shown.append(_said(metric, one, tail, against))
+        more_is_worse = metric in config.harmful
+        if not _is_worse(one, tail, more_is_worse=more_is_worse):
+            continue
+        others = without_heaviest(seen.canary.outcomes[metric], seen.baseline.outcomes[metric])
+        if all(other is not None and _is_worse(other, tail, more_is_worse=more_is_worse) for other in others):
+            shown.append(_said(metric, one, tail, against) + ("; more of it is worse" if more_is_worse else ""))
     return shown
+
+
+def _is_worse(one: Difference, tail: float, *, more_is_worse: bool) -> bool:
+    low, high = one.bounds(tail)
+    return low > 0 if more_is_worse else high < 0
 
 
 def _limits(config: Rollout, _: tuple[str, ...], state: State, seen: Seen) -> Decision:
@@ -101,7 +109,11 @@ def _advance(config: Rollout, judged: tuple[str, ...], state: State, seen: Seen)
         return Decision(state)  # only what was looked at now may promote
     tail = config.alpha / _most_looks(config)
     found = dict(_differences(judged, seen))
-    if set(found) != set(judged) or any(one.bounds(tail)[0] <= -config.margin for one in found.values()):
+    if (
+        not found
+        or set(found) != set(judged)
+        or not all(one.bounds(tail)[0] > -config.margin for one in found.values())
+    ):
         return Decision(state)
     texts = "; ".join(_said(metric, one, tail) for metric, one in found.items())
     return _end(state, "promoted", "", f"no worse than the margin of {config.margin:.1%}: {texts}")

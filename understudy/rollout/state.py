@@ -15,6 +15,7 @@ PHASES = ("running", "paused", *ENDED)
 _TEXTS = ("id", "candidate", "stable", "phase", "reason", "previous", "month")
 _NUMBERS = ("started_s", "step_s", "looked_s", "data_s", "month_s")
 _COUNTS = ("step", "looks", "held")
+_FIGURES = ("requests", "errors", "p99_ms", "memory_mb", "restarts", "users")
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,17 @@ class ArmSeen:
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
     calibration: dict[str, Outcomes] = field(default_factory=dict)
 
+    def known(self) -> "ArmSeen":
+        """The same without what says nothing: a figure that is not finite, a mean prediction that is no probability.
+
+        An arm with such a prediction has scored nothing that could be judged.
+        """
+        scores = {head: value for head, value in self.scores.items() if 0 <= value <= 1}
+        whole = len(scores) == len(self.scores) and math.isfinite(self.scored)
+        figures: dict[str, Any] = {name: getattr(self, name) for name in _FIGURES}
+        silent: dict[str, Any] = {name: None for name, value in figures.items() if not math.isfinite(value or 0)}
+        return dataclasses.replace(self, scores=scores, scored=self.scored if whole else 0, **silent)
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -126,6 +138,10 @@ class Seen:
     now_s: float
     canary: ArmSeen = field(default_factory=ArmSeen)
     baseline: ArmSeen = field(default_factory=ArmSeen)
+
+    def known(self) -> "Seen":
+        """The same without what says nothing."""
+        return Seen(self.now_s, self.canary.known(), self.baseline.known())
 
 
 @dataclass(frozen=True)
