@@ -1,14 +1,17 @@
 """Point-in-time retrieval through Feast, against a slow and obvious reference."""
 
 import datetime
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feast import Entity, FeatureView, Field, FileSource
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource
 from feast.types import Float32, Int64
 from feast.value_type import ValueType
 from hypothesis import HealthCheck, given, settings
@@ -121,21 +124,94 @@ def test_a_missing_key_column_is_named(tmp_path: Path) -> None:
         store.get_historical_features(entity_df=entities, features=["history:value"])
 
 
-def test_a_view_that_the_configuration_no_longer_names_leaves_the_registry(tmp_path: Path) -> None:
+def tables(folder: Path, crosses: tuple[str, ...]) -> dict[str, tuple[str, pa.Schema]]:
+    """Empty feature tables where a run writes them; users have no attributes."""
     stamps = [pa.field(c.name, c.type) for c in FEATURE_ROW]
+    found = {}
+    for view in views_of(crosses):
+        features = [pa.field("impressions_1d", pa.float32())] if view.name != "user_profile" else []
+        fields = pa.schema([*(pa.field(key, pa.string()) for key in view.keys), *stamps, *features])
+        path = folder / "runs" / "r1" / "steps" / "build_features" / "attempt-1" / view.name
+        path.mkdir(parents=True, exist_ok=True)
+        pq.write_table(fields.empty_table(), path / "part.parquet")
+        found[view.name] = (str(path), fields)
+    return found
 
-    def views(crosses: tuple[str, ...]) -> dict[str, tuple[str, pa.Schema]]:
-        counted = [*stamps, pa.field("impressions_1d", pa.float32())]
-        keyed = {view.name: [pa.field(key, pa.string()) for key in view.keys] for view in views_of(crosses)}
-        tables = {name: pa.schema([*keys, *counted]) for name, keys in keyed.items()}
-        for name, fields in tables.items():
-            (tmp_path / name).mkdir(exist_ok=True)
-            pq.write_table(fields.empty_table(), tmp_path / name / "part.parquet")
-        return {name: (str(tmp_path / name), fields) for name, fields in tables.items()}
 
+def test_a_view_that_the_configuration_no_longer_names_leaves_the_registry(tmp_path: Path) -> None:
     store = open_store(tmp_path, str(tmp_path / "registry.db"), str(tmp_path / "online.db"))
-    assert apply(store, definitions(views(("creator", "topic")))) == [v.name for v in views_of(("creator", "topic"))]
+    given = [view.name for view in views_of(("creator", "topic")) if view.name != "user_profile"]
+    assert apply(store, definitions(tables(tmp_path, ("creator", "topic")))) == given
     assert store.get_feature_view("user_topic_history").join_keys == ["user_id", "topic_id"]
-    left = apply(store, definitions(views(("creator",))))
+    left = apply(store, definitions(tables(tmp_path, ("creator",))))
     assert sorted(view.name for view in store.list_feature_views()) == sorted(left)
     assert "user_topic_history" not in left
+
+
+def test_what_somebody_else_registered_stays_with_its_online_tables(tmp_path: Path) -> None:
+    """Views of every kind, also one whose name a configuration of ours could take."""
+    store = open_store(tmp_path, str(tmp_path / "registry.db"), str(tmp_path / "online.db"))
+    apply(store, definitions(tables(tmp_path, ())))
+    shop = Entity(name="shop", join_keys=["shop_id"], value_type=ValueType.STRING)
+    user = store.get_entity("user")
+    rows = pd.DataFrame({"shop_id": ["s1"], "user_id": ["u1"], "topic_id": ["t"], "sales": [7], "ts": [START]})
+    rows.to_parquet(tmp_path / "user_topic_history")
+    source = FileSource(name="sales", path=str(tmp_path / "user_topic_history"), timestamp_field="ts")
+    push = PushSource(name="pushed", batch_source=source)
+    fields = [Field(name="sales", dtype=Int64)]
+    views = [
+        FeatureView(name="shop_sales", entities=[shop], schema=fields, source=source),
+        FeatureView(name="user_topic_history", entities=[user], schema=fields, source=source),
+        FeatureView(name="pushed_sales", entities=[shop], schema=fields, source=push),
+    ]
+    service = FeatureService(name="shops", features=views[:1])
+    store.apply([shop, *views, service])
+    store.materialize(START - datetime.timedelta(days=1), START + datetime.timedelta(days=1))
+    for crosses in (("creator",), (), ("creator",)):
+        apply(store, definitions(tables(tmp_path, crosses)))
+        registered = {view.name for view in store.list_all_feature_views()}
+        assert {view.name for view in views} <= registered
+        assert ("user_creator_history" in registered) == bool(crosses)
+        assert {one.name for one in store.list_feature_services()} == {"ranker", "shops"}
+        asked = [f"{view.name}:sales" for view in views if view.name != "user_topic_history"]
+        found = store.get_online_features(asked, [{"shop_id": "s1"}], full_feature_names=True).to_dict()
+        assert {name: found[name.replace(":", "__")] for name in asked} == {name: [7] for name in asked}
+        assert store.get_online_features(["user_topic_history:sales"], [{"user_id": "u1"}]).to_dict()["sales"] == [7]
+
+
+@pytest.mark.parametrize("what", ["feature view 'user_topic_history'", "entity 'user'", "feature service 'ranker'"])
+def test_a_name_that_somebody_else_took_is_not_taken_over(tmp_path: Path, what: str) -> None:
+    store = open_store(tmp_path, str(tmp_path / "registry.db"), str(tmp_path / "online.db"))
+    pd.DataFrame({"uid": ["u1"], "sales": [7], "ts": [START]}).to_parquet(tmp_path / "rows.parquet")
+    source = FileSource(name="sales", path=str(tmp_path / "rows.parquet"), timestamp_field="ts")
+    user = Entity(name="user" if "entity" in what else "uid", join_keys=["uid"], value_type=ValueType.STRING)
+    name = "user_topic_history" if "view" in what else "sales"
+    view = FeatureView(name=name, entities=[user], schema=[Field(name="sales", dtype=Int64)], source=source)
+    service = FeatureService(name="ranker" if "service" in what else "sales", features=[view])
+    store.apply([user, view, service])
+    before = (tmp_path / "registry.db").read_bytes()
+    with pytest.raises(BadInput, match=rf"{what} is not Understudy's, which needs that name; rename yours"):
+        apply(store, definitions(tables(tmp_path, ("creator", "topic"))))
+    assert (tmp_path / "registry.db").read_bytes() == before
+
+
+def test_duckdb_knows_how_many_entity_rows_it_joins(tmp_path: Path) -> None:
+    """Of a frame as of a file: where it expects one row, it joins by a loop over every pair."""
+    store = store_of(tmp_path, [("a", 0, 0, 1), ("b", 1, 1, 2)])
+    entities = pd.DataFrame({"user_id": ["a", "b"] * 500, "event_timestamp": [at(9)] * 1000})
+    entities.to_parquet(tmp_path / "asked.parquet")
+    for asked in (entities, str(tmp_path / "asked.parquet")):
+        job = store.get_historical_features(entity_df=asked, features=["history:value"])
+        with duckdb.connect() as db:
+            job.prepare(db)
+            plan = json.loads(db.execute(f"EXPLAIN (FORMAT json) {job.query}").fetchall()[0][1])
+        operators = set(operators_of(plan))
+        assert "ASOF_JOIN" in operators, operators
+        assert "NESTED_LOOP_JOIN" not in operators
+        assert len(job.to_df()) == 1000
+
+
+def operators_of(plan: list[Any]) -> Iterator[str]:
+    for one in plan:
+        yield one["name"].strip()
+        yield from operators_of(one["children"])

@@ -212,7 +212,10 @@ class _Entities:
 
     def register(self, db: duckdb.DuckDBPyConnection) -> None:
         if not isinstance(self.rows, str):
-            db.register("entity_frame", pa.Table.from_pandas(self.rows, preserve_index=False))
+            # As a table, whose row count DuckDB knows: of a registered frame it expects one row, and joins by a loop.
+            db.register("given", pa.Table.from_pandas(self.rows, preserve_index=False))
+            db.execute("CREATE TABLE entity_frame AS SELECT * FROM given")
+            db.unregister("given")
         ts = quoted(self.ts)
         # A time without a zone is UTC, as everywhere in Feast.
         db.execute(

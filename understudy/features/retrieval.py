@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from understudy import schema
 from understudy.errors import UnderstudyError
 from understudy.features.config import Features
 from understudy.features.needed import needed
@@ -79,13 +78,15 @@ def _table(step: Step, view: str, folder: Path) -> tuple[str, pa.Schema]:
 
 def _describe(step: Step, features: Features, tables: dict[str, tuple[str, pa.Schema]]) -> str:
     """The feature service of the model that is trained, as data: views, their keys, features and types."""
-    stamps = [column.name for column in schema.FEATURE_ROW]
+    from understudy.features.repository import features_of
+
     others = tuple(f"_{text}" for text in needed(step, features).half_lives if text not in features.half_lives)
     views = {}
     for view in views_of(features.crosses):
-        left_out = (*view.keys, *stamps)
-        own = [f for f in tables[view.name][1] if f.name not in left_out and not _belongs(f.name, others, view.name)]
-        views[view.name] = {"keys": view.keys, "features": {f.name: str(f.type) for f in own}}
+        features_there = features_of(view, tables[view.name][1])
+        own = {f.name: str(f.type) for f in features_there if not _belongs(f.name, others, view.name)}
+        if own:
+            views[view.name] = {"keys": view.keys, "features": own}
     value = {"name": "ranker", "refresh": features.refresh, "views": views}
     step.lake.create(f"{step.attempt}/feature_service.json", canonical_json(value).encode())
     return "feature_service.json"

@@ -142,7 +142,8 @@ def forget_old(lake: Lake, current: str) -> None:
     """Old snapshots go, but for the last few: a server that starts now may have read their name just before."""
     if lake.is_local:
         folder = Path(lake.path(items.FOLDER))
-        old = sorted((path for path in folder.iterdir() if path.name != current), key=lambda path: path.stat().st_mtime)
+        made = [path for path in folder.iterdir() if _MADE.search(path.name) and path.name != current]
+        old = sorted(made, key=lambda path: path.stat().st_mtime)
         for path in old[: -(_KEPT - 1)]:
             shutil.rmtree(path, ignore_errors=True)
         return

@@ -162,7 +162,7 @@ class RedisStore:
 
     Args:
         url: ``redis://[:password@]host:port/db``; never logged.
-        features: view → names of its features.
+        features: view → names of its features; a view that is not there has none.
     """
 
     def __init__(self, url: str, features: dict[str, list[str]]) -> None:
@@ -192,18 +192,20 @@ class RedisStore:
         if time.monotonic() - self.failed_at < _PAUSE_S:
             raise Unavailable("paused", "Redis did not answer a moment ago")
         pipe = self.redis.pipeline(transaction=False)
-        for view, values in asked:
+        there = [place for place, (view, _) in enumerate(asked) if self.features.get(view)]
+        for view, values in (asked[place] for place in there):
             pipe.hmget(entity_key(VIEWS[view].keys, values) + _PROJECT.encode(), self.fields[view])
         try:
             answers = pipe.execute()
         except self.error as error:
             self.failed_at = time.monotonic()
             raise Unavailable("redis", type(error).__name__) from error
+        rows: list[Row] = [{} for _ in asked]
         try:
-            return [
-                {name: decode(v) for name, v in zip(self.features[view], values, strict=True) if v is not None}
-                for (view, _), values in zip(asked, answers, strict=True)
-            ]
+            for place, values in zip(there, answers, strict=True):
+                named = zip(self.features[asked[place][0]], values, strict=True)
+                rows[place] = {name: decode(value) for name, value in named if value is not None}
+            return rows
         except (DecodeError, TypeError) as error:  # TypeError: Redis has something else there
             raise Unavailable("damaged", "a value that is none") from error
 
