@@ -131,7 +131,7 @@ def _pipeline(config: Config, graph: Graph, place: Place | None, jobs: Mapping[s
         job = _job(place is None)
         report = settle("write_report", write_report(lake=lake, job=job, last=graph.last))
         with dsl.ExitHandler(report, name="steps"):
-            wanted = {"window_end": window_end, "again": again, "purpose": graph.purpose}
+            wanted = {"window_end": window_end, "again": again, "purpose": graph.purpose, "last": graph.last}
             plan = settle("plan_window", plan_window(lake=lake, config=whole, job=job, **wanted))
             tasks: dict[str, Any] = {}
             for step in _until(graph.last):

@@ -137,7 +137,7 @@ def test_three_graphs_share_the_same_steps(kind: str, steps: set[str], inputs: s
     assert spec["pipelineInfo"]["name"] == made.name == f"understudy-{kind}"
     whole = json.dumps(spec)
     assert whole.count('"constant": "train"') + whole.count('"constant": "refresh"') == 1
-    assert f'"constant": "{GRAPHS[kind].last}"' in whole
+    assert whole.count(f'"constant": "{GRAPHS[kind].last}"') == 2, "the plan and the page are told the last step"
 
 
 def test_a_run_is_named_by_an_id_that_a_cluster_fills_in() -> None:

@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_records import FAILED, PASSED, recorded
+from run_records import commit as recorded_step
 
 from understudy import releases, schema
+from understudy.cli.main import cli
 from understudy.config import Config
 from understudy.errors import BadInput, GateFailed, UnderstudyError
 from understudy.lake import Lake
 from understudy.logs.ingest import ingest
 from understudy.releases.quarantine import quarantine
 from understudy.releases.unit import build
+from understudy.report.step import write
+from understudy.report.telling import ending
 from understudy.runs import Outcome, Run, Step, Verdict, execute
 from understudy.runs.planning import plan_window, run_of_job
 from understudy.section import canonical_json
@@ -219,3 +224,66 @@ def test_a_crash_leaves_no_half_written_attempt_and_says_why(planned: tuple[str,
     run = Run(Lake.open(lake), run_id)
     assert Lake.open(lake).names(run.folder, "steps", "a") == ["errors"]
     assert (run.status(), run.last_error()["error"]) == ("crashed", "RuntimeError: out of luck")
+
+
+# Purpose of the plan, last steps of the graphs that were begun → the steps that commit one after the other; the run is
+# done with the last of them, and not before.
+GRAPHS = [
+    ("train", (), ("check_drift", "evaluate", "promote")),
+    ("train", ("promote",), ("check_drift", "evaluate", "promote")),
+    ("train", ("check_drift",), ("compact_logs", "retrieve_features", "check_drift")),
+    ("train", ("check_drift", "promote"), ("check_drift", "evaluate", "promote")),
+    ("refresh", (), ("compact_logs", "build_features")),
+    ("refresh", ("build_features",), ("compact_logs", "build_features")),
+    ("evaluate", (), ("compact_logs", "build_features", "retrieve_features")),
+    ("compare", (), ("compact_logs", "build_features", "retrieve_features")),
+]
+
+
+@pytest.mark.parametrize(("purpose", "asked", "steps"), GRAPHS)
+def test_a_run_is_done_when_the_last_step_of_its_graph_has_committed(
+    tmp_path: Path, purpose: str, asked: tuple[str, ...], steps: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    lake = Lake.open_or_create(str(tmp_path / "lake"))
+    run = recorded(lake, "job", purpose=purpose)
+    for last in asked:
+        run.ask_for(last)
+    done = "released" if steps[-1] == "promote" else "done"
+    figures = {"digest": "ab" * 32, "promoted": True, "reason": "every verdict is a pass"}
+    for step in steps:
+        assert (run.status(), run.is_done()) == ("unfinished", False)
+        recorded_step(run, step, PASSED, **(figures if step == "promote" else {}))
+    assert (run.status(), run.is_done(), run.last_step()) == (done, True, steps[-1])
+    cli.main(["runs", "list", "--lake", lake.root, "--json"], standalone_mode=False)
+    (told,) = json.loads(capfd.readouterr().out)
+    assert told["status"] == done
+
+
+def test_a_page_says_what_a_run_was_for_and_that_it_is_done(tmp_path: Path) -> None:
+    lake = Lake.open_or_create(str(tmp_path / "lake"))
+    run = recorded(lake, "job", purpose="refresh")
+    page = lake.read_bytes(write(lake.uri(), run.id)).decode()
+    assert "Not finished." in page
+    assert "<h1>Features 2026-11-14 to 2026-11-27</h1>" in page
+    recorded_step(run, "build_features")
+    page = lake.read_bytes(write(lake.uri(), run.id)).decode()
+    assert "Done: build_features was its last step." in page
+    assert "banner stopped" not in page
+    assert ending(run)[0] == f"run {run.id}: done up to build_features"
+
+
+def test_a_drift_run_that_a_gate_stopped_is_no_done_run(tmp_path: Path) -> None:
+    lake = Lake.open_or_create(str(tmp_path / "lake"))
+    run = recorded(lake, "job")
+    run.ask_for("check_drift")
+    recorded_step(run, "check_drift", FAILED)
+    assert (run.status(), run.is_done()) == ("gate failed", False)
+
+
+def test_the_plan_of_a_graph_keeps_its_last_step(planned: tuple[str, str], config: Config) -> None:
+    lake, run_id = planned
+    for _ in range(2):
+        plan_window(lake, config, "2022-04-30", job="job 1", last="check_drift")
+    assert Run(Lake.open(lake), run_id).last_step() == "check_drift"
+    plan_window(lake, config, "2022-04-30", job="job 2", last="promote")
+    assert Run(Lake.open(lake), run_id).last_step() == "promote"

@@ -16,6 +16,13 @@ _ORDER = (
     "compact_logs", "build_features", "sample_examples", "retrieve_features", "check_drift",
     "train_ranker", "calibrate", "evaluate", "publish_release", "promote",
 )  # fmt: skip
+# last step of a run → what it is for
+_TITLES = {
+    "promote": "Retraining",
+    "check_drift": "Drift",
+    "build_features": "Features",
+    "retrieve_features": "Rows",
+}
 
 
 def write(lake_uri: str, run_id: str) -> str:
@@ -41,6 +48,7 @@ def _content(lake: Lake, run: Run) -> dict[str, Any]:
     seconds = {name: manifest["seconds"] for name, manifest in steps.items()}
     return {
         "run": run.id,
+        "title": _TITLES.get(run.last_step(), "Run"),
         "plan": run.plan(),
         "headline": _headline(run, figures),
         "status": run.status(),
@@ -72,6 +80,8 @@ def _headline(run: Run, figures: dict[str, Any]) -> str:
         promoted = figures["promote"]
         name = promoted["digest"][:12]
         return f"Release {name} is production." if promoted["promoted"] else f"Release {name} waits as candidate."
+    if run.is_done():
+        return f"Done: {run.last_step()} was its last step."
     if error:
         return f"Stopped in {error['step']}: {error['error']}"
     return "Not finished."

@@ -37,7 +37,7 @@ def _tell_people(lake_uri: str, run_id: str | None, job: str, last: str) -> bool
             text, details = f"a run ended before it had a plan; the log of job {job} says why", {"job": job}
         else:
             run = Run(Lake.open(lake_uri), run_id)
-            if last != "promote" and _done(run, last):
+            if last != "promote" and run.is_done(last):
                 return False
             text, details = ending(run, last)
         return tell(text, details={**details, "lake": lake_uri})
@@ -46,8 +46,13 @@ def _tell_people(lake_uri: str, run_id: str | None, job: str, last: str) -> bool
         return False
 
 
-def ending(run: Run, last: str = "promote") -> tuple[str, dict[str, Any]]:
-    """How a run has ended: a sentence with the figures, and what it is about."""
+def ending(run: Run, last: str = "") -> tuple[str, dict[str, Any]]:
+    """How a run has ended: a sentence with the figures, and what it is about.
+
+    Args:
+        last: of the graph that has ended; empty: of the one that was asked for.
+    """
+    last = last or run.last_step()
     plan = run.plan()
     window = f"{plan.window_start} to {plan.window_end}"
     details: dict[str, Any] = {"run": run.id, "window": window}
@@ -80,10 +85,6 @@ def _refused(run: Run, failed: list[dict[str, Any]], details: dict[str, Any]) ->
     details |= {key: first[key] for key in ("low", "high") if first[key] is not None}
     text = f"run {run.id}: {first['step']}: gate {first['gate']} said no: {first['reason']}{more}"
     return f"{text}; production is as it was", details
-
-
-def _done(run: Run, last: str) -> bool:
-    return run.manifest(last) is not None and not run.failed_verdicts()
 
 
 def _seconds(run: Run) -> float:

@@ -34,6 +34,7 @@ def plan_window(
     window_start: str | None = None,
     again: bool = False,
     job: str = "",
+    last: str = "",
 ) -> Plan:
     """Write the plan of a run, or read the one that stands.
 
@@ -46,6 +47,7 @@ def plan_window(
         again: plan a fresh run even where this one exists.
         job: of the orchestrator; the same job always gets the same plan, and its exit handler
             finds the run by it.
+        last: the last step of the graph that is begun; empty: that of the purpose.
 
     Raises:
         BadInput: the window holds nothing to learn from, or a day is malformed.
@@ -57,7 +59,7 @@ def plan_window(
             "upgrade it to 2.5 or newer"
         )
     if job and (known := run_of_job(lake, job)) is not None:
-        return Run(lake, known).plan()
+        return _begun(Run(lake, known), last)
     wanted: dict[str, Any] = {"purpose": purpose, "window_start": window_start, "again": again}
     draft_plan(lake, config, window_end, **wanted)
     Snapshot.admit(lake)
@@ -65,7 +67,13 @@ def plan_window(
     plan = Run(lake, plan.run_id).write_plan(plan)
     if job:
         lake.create_json(_job_path(job), {"run_id": plan.run_id})
-    return plan
+    return _begun(Run(lake, plan.run_id), last)
+
+
+def _begun(run: Run, last: str) -> Plan:
+    if last:
+        run.ask_for(last)
+    return run.plan()
 
 
 def run_of_job(lake: Lake, job: str) -> str | None:

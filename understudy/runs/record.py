@@ -1,7 +1,8 @@
 """A run as the lake records it: ``runs/<id>/``.
 
-``plan.json`` is written once. ``steps/<step>/manifest.json`` is what the step committed: it is
-created once, and a late writer loses. ``steps/<step>/errors/`` keeps what went wrong, for people.
+``plan.json`` is written once. ``asked/<step>`` names the last step of a graph that was begun for this run.
+``steps/<step>/manifest.json`` is what the step committed: it is created once, and a late writer loses.
+``steps/<step>/errors/`` keeps what went wrong, for people.
 """
 
 import datetime
@@ -15,6 +16,13 @@ from understudy.runs.plan import Plan
 
 __all__ = ["Run", "Verdict"]
 
+# Purpose of a plan → the last step that commits. What ``evaluate`` and ``compare`` do after it is told, not committed.
+_LAST = {
+    "train": "promote",
+    "refresh": "build_features",
+    "evaluate": "retrieve_features",
+    "compare": "retrieve_features",
+}
 _ENDS = {BadInput.exit_code: "bad input", GateFailed.exit_code: "gate failed"}
 
 
@@ -123,12 +131,36 @@ class Run:
             if verdict["outcome"] in ("fail", "insufficient data")
         ]
 
+    def ask_for(self, last: str) -> None:
+        """Keep that a graph was begun whose last step this is."""
+        self.lake.create_json(f"{self.folder}/asked/{last}", {"last": last})
+
+    def last_step(self) -> str:
+        """The step whose commit means that the run has done what it is for.
+
+        A shorter graph of the same purpose, such as one that ends with ``check_drift``, counts as long as nobody has
+        asked for the whole of it.
+        """
+        whole = _LAST[self.plan().purpose]
+        asked = self.lake.names(self.folder, "asked")
+        return whole if not asked or whole in asked else str(asked[0])
+
+    def is_done(self, last: str = "") -> bool:
+        """Whether the last step of the run's graph has committed, and no gate said no.
+
+        Args:
+            last: of the graph that is meant; empty: of the one that was asked for.
+        """
+        return self.manifest(last or self.last_step()) is not None and not self.failed_verdicts()
+
     def status(self) -> str:
-        """``released``, ``gate failed``, ``bad input``, ``crashed`` or ``unfinished``."""
+        """``released``, ``done``, ``gate failed``, ``bad input``, ``crashed`` or ``unfinished``."""
         if self.manifest("promote"):
             return "released"
         if self.failed_verdicts():
             return "gate failed"
+        if self.is_done():
+            return "done"
         error = self.last_error()
         return _ENDS.get(error["exit_code"], "crashed") if error else "unfinished"
 
