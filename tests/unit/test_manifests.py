@@ -112,7 +112,7 @@ def test_objects_are_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", builds())
 def test_pods_keep_to_the_restricted_profile(name: str) -> None:
-    # The driver serves nothing: there is nothing to ask it.
+    # The driver serves nothing: there is nothing to ask it. Its one probe is held in test_ending.py.
     found = {pod: pod_faults(spec, probes=pod != "understudy-rollout-driver") for pod, _, spec in pods(name)}
     assert found == {pod: [] for pod in found}
     assert len(found) >= 3
@@ -355,6 +355,14 @@ def test_what_no_policy_allows_is_denied(name: str) -> None:
     assert denied["policyTypes"] == ["Ingress", "Egress"]
     assert set(denied) == {"podSelector", "policyTypes"}
     assert all(is_label_of(denied["podSelector"], labels) for _, labels, _ in pods(name))
+
+
+@pytest.mark.parametrize("name", builds())
+def test_the_driver_s_probe_reads_the_file_that_its_loop_touches(name: str) -> None:
+    (driver,) = one_of(name, "Deployment", "understudy-rollout-driver")["spec"]["template"]["spec"]["containers"]
+    heartbeat = parsed([one.replace("$(UNDERSTUDY_LAKE)", "/lake") for one in driver["args"]])["heartbeat"]
+    assert heartbeat in " ".join(driver["livenessProbe"]["exec"]["command"])
+    assert any(heartbeat.startswith(f"{mount['mountPath']}/") for mount in driver["volumeMounts"])
 
 
 # What the rollout driver builds upon

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from understudy import __version__
+from understudy.cli.ending import ASKED, stopped_by_sigterm
 from understudy.errors import BadInput, UnderstudyError, first_line
 
 __all__ = ["cli", "main"]
@@ -60,7 +61,7 @@ def cli(debug: bool) -> None:
     understudy run    --config examples/kuairand.yaml --lake lake
     understudy releases list --lake lake
 
-    Exit codes: 0 done, 1 crash, 2 bad input, 3 a gate said no.
+    Exit codes: 0 done, 1 crash, 2 bad input, 3 a gate said no, 143 stopped by SIGTERM.
     """
 
 
@@ -69,25 +70,34 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     given = [one for one in given if one != "--debug"]
-    code = 0
+    with stopped_by_sigterm() as came:
+        code = _code_of(given, debug, came)
+    sys.exit(code)
+
+
+def _code_of(given: list[str], debug: bool, came: list[int]) -> int:
+    """Run a command; its exit code.
+
+    Args:
+        came: SIGTERMs, which stop it as Ctrl-C does.
+    """
     try:
         result: Any = cli.main(given, prog_name="understudy", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
     except click.ClickException as error:
         error.show()
-        code = 2
+        return 2
     except (click.Abort, KeyboardInterrupt):
         print("stopped; give the same command again to go on", file=sys.stderr)
-        code = 1
+        return ASKED if came else 1
     except UnderstudyError as error:
-        code = _tell(error, first_line(error), error.exit_code, debug)
+        return _tell(error, first_line(error), error.exit_code, debug)
     except PermissionError as error:
         where = error.filename or f"the lake's object store ({error})"
         line = f"{where}: expected permission to read and write it, found none; correct the path or its mode"
-        code = _tell(error, line, BadInput.exit_code, debug)
+        return _tell(error, line, BadInput.exit_code, debug)
     except Exception as error:
-        code = _tell(error, f"{first_line(error)}; --debug shows where", 1, debug)
-    sys.exit(code)
+        return _tell(error, f"{first_line(error)}; --debug shows where", 1, debug)
+    return result if isinstance(result, int) else 0
 
 
 def _tell(error: BaseException, line: str, code: int, debug: bool) -> int:

@@ -3,10 +3,13 @@
 import contextlib
 import getpass
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from understudy.cli.ending import end_at_once
 from understudy.cli.listening import token_of
 from understudy.cli.output import config_option, json_option, lake_option, print_json
 from understudy.cli.place import Place, place_options
@@ -84,22 +87,45 @@ def drive_on(rollout_id: str | None, config: str, lake: str, port: int, collecto
 @rollout.command()
 @config_option
 @place_options
-def operate(config: str, place: Place) -> None:
+@click.option(
+    "--heartbeat",
+    metavar="FILE",
+    help="Touch it as the loop turns: a liveness probe finds a loop that hangs by the file's age.",
+)
+def operate(config: str, place: Place, heartbeat: str | None) -> None:
     """Be the driver of a cluster: begin, drive and end rollouts there until this process ends.
 
     A Deployment runs it (manifests/base/rollout). Between rollouts `stable` serves what the lake calls production, so
     `understudy releases rollback` moves the servers too; and what was promoted is watched beside the holdout that keeps
     the release before it: where it is shown to be worse, an alert says so.
+
+    SIGTERM ends it at once, also in the middle of a look: the next driver goes on from what is written.
     """
     from understudy.config import load
     from understudy.rollout.cluster.operator import Operator
     from understudy.rollout.cluster.record import ClusterRollouts
     from understudy.rollout.places import aftermath, cluster_driver, judged_metrics
 
+    end_at_once("driver")
+    beat = _heart(heartbeat)
     loaded, lake, api = load(config), Lake.open_or_create(place.lake), place.api()
     record = ClusterRollouts(api, lake)
     click.echo(f"driver: namespace {api.namespace}, judges {', '.join(judged_metrics(loaded))}", err=True)
-    Operator(cluster_driver(lake, record, loaded, _say), record, aftermath(lake, loaded)).run()
+    Operator(cluster_driver(lake, record, loaded, _say, beat), record, aftermath(lake, loaded)).run()
+
+
+def _heart(path: str | None) -> Callable[[], None]:
+    """What renews the heartbeat, which has then beaten once; of a process without one, nothing."""
+    from understudy.errors import BadInput
+
+    if path is None:
+        return lambda: None
+    file = Path(path)
+    try:
+        file.touch()
+    except OSError as error:
+        raise BadInput(f"--heartbeat {path}: expected a file to write, found: {error.strerror}; correct it") from error
+    return file.touch
 
 
 def _drive(config: str, lake: Lake, rollout_id: str, port: int, collector: str | None) -> None:

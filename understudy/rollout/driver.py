@@ -57,6 +57,7 @@ class Driver:
     Args:
         judged: metrics that must not be worse.
         say: is told the judge's sentences.
+        beat: is called as the loop turns, and between the parts of a tick; a loop that hangs calls it no more.
     """
 
     lake: Lake
@@ -68,6 +69,7 @@ class Driver:
     say: Callable[[str], None]
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    beat: Callable[[], None] = lambda: None
     warned: str = ""
 
     def drive(self, rollout_id: str) -> State:
@@ -89,9 +91,11 @@ class Driver:
 
     def tick(self, rollout_id: str) -> tuple[State, bool]:
         """See, judge, record, act once; the state, and whether servers and route are as it says."""
+        self.beat()
         number, state = self.record.load(rollout_id)
         if not state.ended:
             state = self._advanced(number, state)
+        self.beat()
         try:
             settled = self.target.apply(arms_of(state, self.config), releases_of(state))
         finally:
@@ -104,6 +108,7 @@ class Driver:
         decision = self._asked(state, word)
         if decision is None:
             seen = self.source.see(state, self.clock())
+            self.beat()
             self.record.saw(state.id, summary(arms_of(state, self.config), seen))
             decision = judge.judge(self.config, self.judged, state, seen)
         try:
@@ -136,6 +141,7 @@ class Driver:
         until_s = self.clock() + duration_s(self.config.tick)
         number = -1
         while (left := until_s - self.clock()) > 0:
+            self.beat()
             try:
                 before, (number, state) = number, self.record.load(rollout_id)
                 if not state.ended and (self.record.word() is not None or before not in (-1, number)):

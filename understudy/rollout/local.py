@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["LocalServers", "LocalSource"]
 
 ROUTE = "rollouts/route.json"
 _START_S = 60.0
+_END_S = 30.0  # of grace, for requests that are under way
 
 
 @dataclass
@@ -56,8 +58,7 @@ class LocalServers:
         if not path.exists() or path.read_text() != text:
             self.lake.replace(ROUTE, text.encode())
         left += [self.servers.pop(arm) for arm in list(self.servers) if arm not in wanted]
-        for one in left:
-            _stop(one.process)
+        _stop(left)
         return True
 
     def _ensure(self, arm: str, release: str) -> _Server | None:
@@ -71,8 +72,7 @@ class LocalServers:
         return one
 
     def close(self) -> None:
-        for one in self.servers.values():
-            _stop(one.process)
+        _stop(list(self.servers.values()))
         self.servers.clear()
 
 
@@ -93,9 +93,22 @@ def _start(lake: Lake, arm: str, release: str, more: tuple[str, ...]) -> _Server
     command = [sys.executable, "-m", "understudy.cli", "serve", "--lake", lake.root, "--release", release]
     command += ["--workers", "1", "--port", "0", "--arm", arm, "--no-log-requests", *more]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None, "it is piped"
     timer = threading.Timer(_START_S, process.kill)
-    timer.start()
+    timer.daemon = True
+    try:
+        timer.start()
+        return _Server(release, process, _url_of(process, f"arm {arm}: expected a server of {release[:12]}"))
+    except BaseException:  # also who is asked to end while it begins leaves no server behind
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        timer.cancel()
+
+
+def _url_of(process: "subprocess.Popen[str]", expected: str) -> str:
+    """Where a server listens, as soon as it has its release on stage."""
+    assert process.stderr is not None, "it is piped"
     lines = []
     url = ""
     for line in process.stderr:
@@ -103,11 +116,9 @@ def _start(lake: Lake, arm: str, release: str, more: tuple[str, ...]) -> _Server
         found = re.search(r"http://\S+", line)
         url = found[0] if found and not url else url
         if '"event":"on_stage"' in line:
-            timer.cancel()
             threading.Thread(target=_drain, args=[process.stderr], daemon=True).start()
-            return _Server(release, process, url)
-    timer.cancel()
-    raise UnderstudyError(f"arm {arm}: expected a server of {release[:12]}, found: {''.join(lines[-3:]).strip()}")
+            return url
+    raise UnderstudyError(f"{expected}, found: {''.join(lines[-3:]).strip()}")
 
 
 def _drain(lines: Iterator[str]) -> None:
@@ -116,13 +127,17 @@ def _drain(lines: Iterator[str]) -> None:
             print(line, end="", file=sys.stderr, flush=True)
 
 
-def _stop(process: "subprocess.Popen[str]") -> None:
-    process.terminate()
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _stop(servers: list[_Server]) -> None:
+    """End servers, all at the same time; one that does not end within its grace is killed."""
+    for one in servers:
+        one.process.terminate()
+    until_s = time.monotonic() + _END_S
+    for one in servers:
+        try:
+            one.process.wait(max(0.0, until_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            one.process.kill()
+            one.process.wait()
 
 
 @dataclass

@@ -67,8 +67,14 @@ def aftermath(lake: Lake, config: Config) -> Aftermath:
     return Aftermath(config.rollout, judged, logged(lake, config, (*judged, *config.rollout.harmful), ARMS))
 
 
-def cluster_driver(lake: Lake, record: "ClusterRollouts", config: Config, say: Callable[[str], None]) -> Driver:
-    """A driver of Deployments and a route."""
+def cluster_driver(
+    lake: Lake, record: "ClusterRollouts", config: Config, say: Callable[[str], None], beat: Callable[[], None]
+) -> Driver:
+    """A driver of Deployments and a route.
+
+    Args:
+        beat: is called as its loop turns.
+    """
     from understudy.rollout.cluster.servers import ClusterServers
     from understudy.rollout.cluster.source import ClusterSource
     from understudy.rollout.prometheus import Prometheus
@@ -78,5 +84,5 @@ def cluster_driver(lake: Lake, record: "ClusterRollouts", config: Config, say: C
     if rollout.prometheus:
         token = os.environ.get(_PROMETHEUS_TOKEN)
         prometheus = Prometheus(rollout.prometheus, api.namespace, token, duration_s(rollout.tick))
-    engagement = logged(lake, config, (*judged, *rollout.harmful))
-    return Driver(lake, record, rollout, judged, ClusterServers(api), ClusterSource(api, engagement, prometheus), say)
+    source = ClusterSource(api, logged(lake, config, (*judged, *rollout.harmful)), prometheus)
+    return Driver(lake, record, rollout, judged, ClusterServers(api), source, say, beat=beat)

@@ -38,6 +38,7 @@ class Operator:
         """Until the process ends; what fails is said once, and tried again."""
         while not until():
             try:
+                self.driver.beat()
                 self.look()
                 self.driver.warned = ""
             except Exception as error:  # whatever it is, a canary on stage must not be left alone
@@ -71,6 +72,7 @@ class Operator:
     def _watch(self, last: State | None, production: str | None) -> None:
         if self.aftermath is None or last is None or production is None:
             return
+        self.driver.beat()
         text = self.aftermath.watch(last, production, self.driver.clock())
         if text is not None:
             tell(text)
