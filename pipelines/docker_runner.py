@@ -1,16 +1,17 @@
 """Each step in a container of its role's image, on a Docker engine.
 
 kfp's ``DockerRunner`` mounts only its own folder, runs as the image's user, fetches an image that is missing from
-whoever offers one of that name, and takes a container that vanished for one that has ended well. Here a step sees the
-lake at its own path, writes as the person who runs it, and has no more than on a cluster: a read-only root, no
-capabilities, no network unless something that it needs lies there. Whether it ended well stands in the run's record.
+whoever offers one of that name, and has the engine remove a container that ends, whose exit code may be lost with it.
+Here a step sees the lake at its own path, writes as the person who runs it, and has no more than on a cluster: a
+read-only root, no capabilities, no network unless something that it needs lies there; and a container stays until its
+last line and its exit code are read. Whether the step ended well stands in the run's record.
 """
 
 import contextlib
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import docker  # type: ignore[import-not-found,import-untyped]
 from docker.types import DeviceRequest, Mount  # type: ignore[import-not-found,import-untyped]
 from kfp import local
 from kfp.dsl.base_component import BaseComponent
+from kfp.local import docker_task_handler
 
+from pipelines.watching import End, watched
 from understudy.errors import BadInput
 from understudy.lake import Lake
 
-__all__ = ["container_arguments", "docker_steps", "images_of"]
+__all__ = ["container_arguments", "docker_steps", "images_of", "run_container"]
 
 _OURS = "understudy/"  # as `make images` names them; at a registry anybody may have taken that name
 _LABEL = "dev.understudy.run"
@@ -35,11 +38,14 @@ _NOT_PASSED = ("UNDERSTUDY_IMAGE_",)
 
 
 @contextlib.contextmanager
-def docker_steps(pipeline: BaseComponent, lake: Lake, root: Path, *, gpu: bool = False) -> Iterator[Any]:
+def docker_steps(
+    pipeline: BaseComponent, lake: Lake, root: Path, told: Callable[[End], None], *, gpu: bool = False
+) -> Iterator[Any]:
     """The kfp runner for a pipeline's steps; whatever still runs at the end is removed.
 
     Args:
         root: an empty folder that the steps may write to, kfp's ``pipeline_root``.
+        told: hears of each step whose container has not ended well.
         gpu: steps see the machine's GPUs.
 
     Raises:
@@ -60,9 +66,24 @@ def docker_steps(pipeline: BaseComponent, lake: Lake, root: Path, *, gpu: bool =
         arguments = container_arguments(lake, root, os.environ, security=tuple(options), gpu=gpu)
         _try_out(client, images[0], arguments, lake, root)
         try:
-            yield local.DockerRunner(**arguments)
+            with watched(docker_task_handler, "run_docker_container", run_container, told):
+                yield local.DockerRunner(**arguments)
         finally:
             _remove(client, arguments["labels"])
+
+
+def run_container(client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int | None:
+    """Run one, print what it writes, remove it; its exit code, or None where it vanished."""
+    container = client.containers.run(image, command, detach=True, volumes=volumes, **arguments)
+    try:
+        for part in container.logs(stream=True):
+            print(part.decode(errors="replace"), end="")
+        return int(container.wait()["StatusCode"])
+    except docker.errors.NotFound:
+        return None
+    finally:
+        with contextlib.suppress(docker.errors.DockerException, OSError):
+            container.remove(force=True)
 
 
 def images_of(pipeline: BaseComponent) -> list[str]:
@@ -165,7 +186,9 @@ def _try_out(client: Any, image: str, arguments: dict[str, Any], lake: Lake, roo
 
 def _remove(client: Any, labels: dict[str, str]) -> None:
     with contextlib.suppress(docker.errors.DockerException, OSError):
-        for one in client.containers.list(filters={"label": [f"{key}={value}" for key, value in labels.items()]}):
+        for one in client.containers.list(
+            all=True, filters={"label": [f"{key}={value}" for key, value in labels.items()]}
+        ):
             with contextlib.suppress(docker.errors.APIError):  # it has ended meanwhile
                 one.remove(force=True)
 

@@ -8,10 +8,11 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.watching import End, watched
 from understudy.config import Config
 from understudy.errors import BadInput, GateFailed, UnderstudyError
 from understudy.lake import Lake
@@ -21,7 +22,7 @@ from understudy.spark_server import serving
 
 __all__ = ["run_pipeline"]
 
-_LOG = "pipeline.log"
+_LOG, _REPORT = "pipeline.log", "write_report"
 _KINDS = {BadInput.exit_code: BadInput, GateFailed.exit_code: GateFailed}
 _ERROR = re.compile(r"(\w+): error (\d): (.*)")
 
@@ -53,10 +54,42 @@ def run_pipeline(
     started = _now()
     spark = contextlib.nullcontext() if runner == "docker" else serving()
     with spark, _tap(log, {"plan_window", *_steps()}) as tap:
-        _run_graph(config, lake, {"lake": lake_uri, "window_end": plan.window_end, "again": again}, runner)
+        ends = _Ends(run, started, tap)
+        arguments = {"lake": lake_uri, "window_end": plan.window_end, "again": again}
+        _run_graph(config, lake, arguments, runner, ends.hear)
     if run.manifest("promote") is None:
-        raise _explain(run, log, started, tap.error)
+        raise _explain(run, log, started, tap.error, ends.first)
     return run.id
+
+
+class _Ends:
+    """Processes of steps that have not ended well: what nobody else has said of them is told and recorded."""
+
+    def __init__(self, run: Run, started: str, tap: "_Tap") -> None:
+        self.run, self.started, self.tap = run, started, tap
+        self.first: End | None = None
+
+    def hear(self, end: End) -> None:
+        if end.step == _REPORT:
+            print(f"{end.step}: {end.said()}", file=sys.__stderr__, flush=True)
+            return
+        self.first = self.first or end
+        if self._is_explained(end.step):
+            return
+        print("\n".join([f"{end.step}: last lines of its process:", *end.lines]), file=sys.__stderr__, flush=True)
+        if self.run.has_plan():
+            with contextlib.suppress(OSError, UnderstudyError):  # a full disk is told by the line above
+                self.run.record_error(end.step, UnderstudyError(end.said()), end.lines)
+
+    def _is_explained(self, step: str) -> bool:
+        """Whether the step has said itself why it stopped, or has committed before its process was lost."""
+        if self.tap.error is not None:
+            return True
+        if not self.run.has_plan():
+            return False
+        error = self.run.last_error()
+        is_told = error is not None and error["step"] == step and error["at"] >= self.started
+        return is_told or bool(self.run.failed_verdicts()) or self.run.manifest(step) is not None
 
 
 def _steps() -> list[str]:
@@ -65,8 +98,12 @@ def _steps() -> list[str]:
     return list(STEPS)
 
 
-def _run_graph(config: Config, lake: Lake, arguments: dict[str, Any], runner: str) -> None:
-    """Run it to its end; how it went stands in the record."""
+def _run_graph(config: Config, lake: Lake, arguments: dict[str, Any], runner: str, told: Callable[[End], None]) -> None:
+    """Run it to its end; how it went stands in the record.
+
+    Args:
+        told: hears of each step whose process has not ended well.
+    """
     from kfp import local
 
     from pipelines.retraining import retraining
@@ -75,13 +112,15 @@ def _run_graph(config: Config, lake: Lake, arguments: dict[str, Any], runner: st
     pipeline = retraining(config)
     with tempfile.TemporaryDirectory(prefix="understudy-kfp-") as root, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with _steps_by(runner, pipeline, config, lake, Path(root)) as how:
+        with _steps_by(runner, pipeline, config, lake, Path(root), told) as how:
             local.init(how, pipeline_root=root, raise_on_error=False)
             pipeline(**arguments)
 
 
 @contextlib.contextmanager
-def _steps_by(runner: str, pipeline: Any, config: Config, lake: Lake, root: Path) -> Iterator[Any]:
+def _steps_by(
+    runner: str, pipeline: Any, config: Config, lake: Lake, root: Path, told: Callable[[End], None]
+) -> Iterator[Any]:
     """What kfp runs each step with."""
     if runner == "docker":
         try:
@@ -90,18 +129,22 @@ def _steps_by(runner: str, pipeline: Any, config: Config, lake: Lake, root: Path
             raise BadInput(
                 f"--runner docker: expected Python's package docker, found none ({error}); `pip install docker`"
             ) from error
-        with docker_steps(pipeline, lake, root, gpu=config.training.device == "cuda") as containers:
+        with docker_steps(pipeline, lake, root, told, gpu=config.training.device == "cuda") as containers:
             yield containers
         return
     from kfp import local
+    from kfp.local import subprocess_task_handler as handler
 
     here = str(Path(__file__).resolve().parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    yield local.SubprocessRunner(use_venv=False)
+    with watched(handler, "run_local_subprocess", handler.run_local_subprocess, told):
+        yield local.SubprocessRunner(use_venv=False)
 
 
-def _explain(run: Run, log: Path | None, started: str, said: tuple[int, str] | None) -> UnderstudyError:
+def _explain(
+    run: Run, log: Path | None, started: str, said: tuple[int, str] | None, ended: End | None
+) -> UnderstudyError:
     """Why the graph stopped: the record's word, or what a step said where the record could not be written."""
     error = run.last_error() if run.has_plan() else None
     failed = run.failed_verdicts() if run.has_plan() else []
@@ -117,6 +160,8 @@ def _explain(run: Run, log: Path | None, started: str, said: tuple[int, str] | N
     if said is not None:
         return _KINDS.get(said[0], UnderstudyError)(said[1])
     where = f"; see {log}" if log else ""
+    if ended is not None:
+        return UnderstudyError(f"{ended.step}: {ended.said()}{where}")
     steps = ["plan_window"] if not run.has_plan() else [step for step in _steps() if run.manifest(step) is None]
     return UnderstudyError(f"run {run.id}: expected {steps[0]} to commit, found that it ended without a word{where}")
 

@@ -1,18 +1,21 @@
 """How `understudy run --runner docker` asks for a step's container, and what it says when it can't have one."""
 
+import inspect
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipelines.retraining import retraining
+from pipelines.watching import End, watched
 from understudy.config import Config
 from understudy.errors import BadInput
 from understudy.lake import Lake
 
 docker = pytest.importorskip("docker", reason="needs Python's package docker")
-from pipelines.docker_runner import container_arguments, docker_steps, images_of  # noqa: E402
+from pipelines.docker_runner import container_arguments, docker_steps, images_of, run_container  # noqa: E402
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def test_the_pipeline_names_the_image_of_each_role_that_has_steps(config: Config
 
 
 def said(config: Config, lake: Lake, root: Path) -> str:
-    with pytest.raises(BadInput) as raised, docker_steps(retraining(config), lake, root):
+    with pytest.raises(BadInput) as raised, docker_steps(retraining(config), lake, root, lambda _: None):
         pytest.fail("it began")
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -165,3 +168,54 @@ def test_a_lake_that_containers_cannot_write(config: Config, lake: Lake, root: P
 
 def test_an_engine_on_another_machine(config: Config, lake: Lake, root: Path, engine: Engine) -> None:
     assert "found: another machine's folders" in said(config, lake, root)
+
+
+class Container:
+    """A container that writes, and then ends with a code; None: it is gone by then."""
+
+    def __init__(self, code: int | None) -> None:
+        self.code, self.removed = code, 0
+
+    def logs(self, stream: bool) -> list[bytes]:
+        assert stream
+        return [b"reading\n", "caf\u00e9".encode()[:-1], b"\n"]
+
+    def wait(self) -> dict[str, int]:
+        if self.code is None:
+            raise docker.errors.NotFound("gone")
+        return {"StatusCode": self.code}
+
+    def remove(self, force: bool) -> None:
+        assert force
+        self.removed += 1
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (0, None),
+        (1, "ended with exit code 1; its last line: caf\ufffd"),
+        (137, "was killed by SIGKILL (exit code 137), as it is where memory runs out; its last line: caf\ufffd"),
+        (None, "vanished, with its exit code; its last line: caf\ufffd"),
+    ],
+)
+def test_a_container_that_does_not_end_well_is_told_and_removed(code: int | None, said: str | None) -> None:
+    container = Container(code)
+    client = SimpleNamespace(containers=SimpleNamespace(run=lambda *_, **__: container))
+    kfp = SimpleNamespace(run=None)
+    ends: list[End] = []
+    command = ["sh", "-c", "…", "--function_to_execute", "train_ranker"]
+    with watched(kfp, "run", run_container, ends.append):
+        ended = kfp.run(client=client, image="i", command=command, volumes={}, user="1")
+    assert (ended == 0, container.removed) == (code == 0, 1)
+    assert [(one.step, said in one.said()) for one in ends] == ([] if said is None else [("train_ranker", True)])
+    assert kfp.run is None
+
+
+def test_kfp_has_what_is_watched() -> None:
+    """They are no part of kfp's public API: another version may name them otherwise."""
+    from kfp.local import docker_task_handler, subprocess_task_handler
+
+    asked = inspect.signature(docker_task_handler.run_docker_container).parameters
+    assert list(asked)[:4] == ["client", "image", "command", "volumes"]
+    assert "full_command" in inspect.signature(subprocess_task_handler.run_local_subprocess).parameters

@@ -392,6 +392,32 @@ def test_a_job_that_fails_says_why_and_stays_to_be_looked_at(place: Place, capfd
     assert "TrainJob" in error["error"]
 
 
+def test_a_pod_that_was_killed_is_told_with_its_exit_code_and_bounded_words(
+    place: Place, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE_PASSWORD", "hunter22")
+
+    def killed(found: dict[str, Any]) -> None:
+        speaking(place, *["x" * 500] * 50, "key hunter22")(found)
+        pod = place.cluster.find("pods", f"{found['metadata']['name']}-node-0-0-x")
+        assert pod is not None
+        terminated = {"exitCode": 137, "reason": "OOMKilled"}
+        pod["status"] = {
+            "phase": "Failed",
+            "containerStatuses": [{"name": "node", "state": {"terminated": terminated}}],
+        }
+        place.cluster.put("pods", pod)
+
+    with (
+        controlled(place, killed, lambda _: time.sleep(0.2), condition("Failed", "pods failed")),
+        pytest.raises(UnderstudyError, match=r"node-0-0-x was killed by SIGKILL \(exit code 137\).*\(OOMKilled\)"),
+    ):
+        place.launch()
+    last = capfd.readouterr().err.partition("last words of its pods:\n")[2].partition("train_ranker: error")[0]
+    assert len(last) < 2100
+    assert last.endswith("key …\n")
+
+
 def test_what_the_step_itself_said_is_not_covered_by_its_job(place: Place) -> None:
     def act(found: dict[str, Any]) -> None:
         commit(place.run, "train_ranker", error=BadInput("expected rows, found none"))

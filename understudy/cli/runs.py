@@ -83,7 +83,8 @@ def show_run(
         [(v["step"], v["gate"], v["outcome"], v["reason"]) for v in verdicts],
     )
     if whole["error"]:
-        click.echo(f"error in {whole['error']['step']}: {whole['error']['error']}")
+        lines = whole["error"].get("lines", [])
+        click.echo("\n".join([f"error in {whole['error']['step']}: {whole['error']['error']}", *lines]))
 
 
 def _brief(run: Run) -> dict[str, Any]:

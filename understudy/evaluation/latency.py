@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from understudy.inputs import PER_REQUEST, Feeds, Inputs
+from understudy.processes import died
 
 __all__ = ["measure"]
 
@@ -47,7 +48,9 @@ def _in_process(model: bytes, inputs: Inputs, sizes: list[int]) -> dict[str, Any
         Path(folder, "inputs.json").write_text(inputs.to_json())
         command = [sys.executable, "-m", "understudy.evaluation.latency", folder, *map(str, sizes)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, check=True, env=environment, timeout=_TIMEOUT_S)
+        done = subprocess.run(command, capture_output=True, check=False, env=environment, timeout=_TIMEOUT_S)
+        if done.returncode:
+            raise died("latency", "slates to be scored", done.returncode, done.stderr.decode(errors="replace"))
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 

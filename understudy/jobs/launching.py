@@ -20,6 +20,8 @@ from understudy.errors import GateFailed, UnderstudyError
 from understudy.jobs.pods import Json
 from understudy.kubernetes_api import Api, Conflict, Unreachable, connect
 from understudy.lake import Lake
+from understudy.processes import how_it_ended
+from understudy.redaction import last_lines
 from understudy.runs import Run, say_error, stop_at_failed
 from understudy.section import canonical_json
 
@@ -100,11 +102,12 @@ def _have_done(job: Json, every_s: float) -> None:
     with _stopped_by(following.remove):
         state, said = following.to_its_end(every_s)
     if state == "failed":
-        last = "\n".join(following.words[-_TOLD:])
+        last = "\n".join(last_lines("\n".join(following.words), lines=_TOLD))
         print(f"{job['metadata']['name']}: last words of its pods:\n{last}", file=sys.stderr, flush=True)
+        ends = "".join(f", {pod} {how}" for pod, how in sorted(following.ends.items()))
         raise UnderstudyError(
-            f"{job['kind']} {job['metadata']['name']}: expected it to end well, found {said}; its pods' last words "
-            f"stand above, and `kubectl describe {job['kind'].lower()} {job['metadata']['name']}` says more"
+            f"{job['kind']} {job['metadata']['name']}: expected it to end well, found {said}{ends}; its pods' last "
+            f"words stand above, and `kubectl describe {job['kind'].lower()} {job['metadata']['name']}` says more"
         )
     following.remove()
 
@@ -117,6 +120,7 @@ class _Following:
     kind: str
     name: str
     words: list[str] = field(default_factory=list)
+    ends: dict[str, str] = field(default_factory=dict)  # pod → how it has ended, where not well
     _heard: dict[str, str] = field(default_factory=dict)  # pod → time of its last line
 
     def make(self, job: Json) -> None:
@@ -159,7 +163,9 @@ class _Following:
 
     def _listen(self, selector: str) -> None:
         """Say what the pods have said since the last look."""
-        for pod in sorted(one["metadata"]["name"] for one in self.api.list("Pod", selector)):
+        found = {one["metadata"]["name"]: one for one in self.api.list("Pod", selector)}
+        self.ends |= {name: how for name, pod in found.items() if (how := _end_of(pod))}
+        for pod in sorted(found):
             before = self._heard.get(pod, "")
             for line in self.api.log(pod, before).splitlines():
                 at, _, text = line.partition(" ")
@@ -215,6 +221,16 @@ def _training(job: Json, status: Json) -> Watched:
         return Watched("running", "running", labels)
     suspended = "Suspended" in true or (job.get("spec") or {}).get("suspend")
     return Watched("waiting", "suspended, a queue may hold it" if suspended else "waiting for its pods", labels)
+
+
+def _end_of(pod: Json) -> str:
+    """How a pod's containers have ended; empty where they run, or have ended well."""
+    for one in (pod.get("status") or {}).get("containerStatuses") or []:
+        end = (one.get("state") or {}).get("terminated") or {}
+        if end.get("exitCode"):
+            reason = f" ({end['reason']})" if end.get("reason") not in (None, "", "Error") else ""
+            return how_it_ended(int(end["exitCode"])) + reason
+    return ""
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@
 
 import datetime
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -164,11 +165,17 @@ class Run:
         error = self.last_error()
         return _ENDS.get(error["exit_code"], "crashed") if error else "unfinished"
 
-    def record_error(self, step: str, error: BaseException) -> None:
-        """Keep what went wrong; errors are evidence and decide nothing."""
+    def record_error(self, step: str, error: BaseException, lines: Sequence[str] = ()) -> None:
+        """Keep what went wrong; errors are evidence and decide nothing.
+
+        Args:
+            lines: that its process wrote last, where it could not say itself what went wrong.
+        """
         now = datetime.datetime.now(datetime.UTC)
         code = error.exit_code if isinstance(error, UnderstudyError) else 1
-        value = {"step": step, "at": now.isoformat(), "exit_code": code, "error": first_line(error)}
+        value: dict[str, Any] = {"step": step, "at": now.isoformat(), "exit_code": code, "error": first_line(error)}
+        if lines:
+            value["lines"] = list(lines)
         name = f"{now:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}.json"
         self.lake.create_json(f"{self.folder}/steps/{step}/errors/{name}", value)
 

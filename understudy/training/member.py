@@ -21,8 +21,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from understudy.errors import UnderstudyError
 from understudy.lake import Lake
+from understudy.processes import died
 from understudy.ranker.files import from_files, to_files
 from understudy.ranker.network import RankerModel
 from understudy.section import canonical_json, from_json
@@ -102,8 +102,8 @@ def _work(folder: str, number: int) -> None:
     command = [sys.executable, "-m", "understudy.training.member", folder, str(number)]
     done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UnderstudyError(f"ensemble, member {number:02d}: expected it to be trained, found {said[-1]}")
+        wrote = done.stderr.decode(errors="replace")
+        raise died(f"ensemble, member {number:02d}", "it to be trained", done.returncode, wrote)
 
 
 def _hand_over(folder: Path, base: RankerModel, config: Training, lesson: Lesson, checkpoints: Checkpoints) -> None:

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from understudy.errors import UnderstudyError, first_line
+from understudy.processes import how_it_ended
 from understudy.training.parallel import agreed, is_first
 from understudy.training.step import accompany, is_committed, run
 
@@ -59,7 +60,8 @@ def start(lake: str, run_id: str, section: str, processes: int) -> None:
     )
     if done.returncode and not is_committed(lake, run_id):
         raise UnderstudyError(
-            f"train_ranker: expected {processes} processes to end well, found one that failed, see above"
+            f"train_ranker: expected {processes} processes to end well, found that their parent "
+            f"{how_it_ended(done.returncode)}; what they wrote stands above"
         )
 
 
