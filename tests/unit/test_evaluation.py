@@ -284,7 +284,7 @@ def test_a_column_that_stops_but_cannot_is_called_blind() -> None:
 
 def test_a_constant_score_has_the_roc_of_chance() -> None:
     points = roc(Prepared.of(np.array([0, 0, 1, 1]), np.full(4, 0.3), np.ones(4)))
-    assert points == [[0.0, 0.0], [1.0, 1.0]]
+    assert points == [[0.0, 0.0, 1.0], [1.0, 1.0, 0.3]]
 
 
 def test_a_misspelt_segment_is_refused() -> None:

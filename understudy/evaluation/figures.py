@@ -1,5 +1,6 @@
 """What an evaluation records of scored rows: per head, by day, slice and segment, curves."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from understudy.evaluation.metrics import ndcg, reliability, roc
 from understudy.evaluation.scored import Scored, finite, summary
 
 __all__ = ["by_value", "curves", "heads_summary", "ndcg_by_head", "segment_rows"]
+
+_FINE = 10**9  # of a threshold, as fine as other figures of the record
 
 
 def heads_summary(scored: Scored, *, resamples: int = 0, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -25,7 +28,7 @@ def by_value(scored: Scored, column: pa.ChunkedArray) -> dict[str, dict[str, dic
 
 
 def curves(scored: Scored, before: Scored) -> dict[str, Any]:
-    """``reliability`` after and before calibration, and ``roc``, per head."""
+    """``reliability`` after and before calibration, and ``roc`` with its thresholds, per head."""
     bins: dict[str, Any] = {}
     points: dict[str, Any] = {}
     for head in scored.heads:
@@ -33,7 +36,7 @@ def curves(scored: Scored, before: Scored) -> dict[str, Any]:
             continue
         after = scored.prepared(head)
         bins[head] = {"before": _rounded(reliability(before.prepared(head))), "after": _rounded(reliability(after))}
-        points[head] = _rounded(roc(after))
+        points[head] = _roc_rounded(roc(after))
     return {"reliability": bins, "roc": points}
 
 
@@ -65,3 +68,9 @@ def segment_rows(table: pa.Table, columns: tuple[str, ...], least: int) -> dict[
 
 def _rounded(points: list[list[float]]) -> list[list[float]]:
     return [[round(value, 6) for value in point] for point in points]
+
+
+def _roc_rounded(points: list[list[float]]) -> list[list[float]]:
+    """Thresholds are rounded down, so that the rows of a point still reach its own."""
+    thresholds = [threshold if threshold > 1 else math.floor(threshold * _FINE) / _FINE for *_, threshold in points]
+    return [[*rates, threshold] for rates, threshold in zip(_rounded([p[:2] for p in points]), thresholds, strict=True)]

@@ -115,13 +115,19 @@ def reliability(prepared: Prepared) -> list[list[float]]:
 
 
 def roc(prepared: Prepared) -> list[list[float]]:
-    """At most 100 points (false-positive rate, true-positive rate), from (0, 0) to (1, 1)."""
+    """At most 100 points (false-positive rate, true-positive rate, threshold), from (0, 0) to (1, 1).
+
+    A point's rates are those of the rows whose probability is its threshold or more. No row reaches the threshold of
+    (0, 0): 1, or the next number above it where a probability is 1. JSON has no infinity.
+    """
     positive = np.add.reduceat(prepared.weights * prepared.y, prepared.starts)
     negative = np.add.reduceat(prepared.weights * (1 - prepared.y), prepared.starts)
     true, false = np.cumsum(positive[::-1]), np.cumsum(negative[::-1])  # tied rows are one step
+    thresholds = prepared.p[prepared.starts][::-1]
     at = np.unique(np.linspace(0, len(true) - 1, _ROC_POINTS - 1).astype(np.int64))
-    points = np.stack([false[at] / false[-1], true[at] / true[-1]], axis=1)
-    return [[0.0, 0.0], *points.tolist()]
+    points = np.stack([false[at] / false[-1], true[at] / true[-1], thresholds[at]], axis=1)
+    above = 1.0 if thresholds[0] < 1 else float(np.nextafter(thresholds[0], np.inf))
+    return [[0.0, 0.0, above], *points.tolist()]
 
 
 def ndcg(requests: npt.NDArray[Any], labels: Floats, probabilities: Floats) -> float | None:

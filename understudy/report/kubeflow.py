@@ -31,7 +31,10 @@ def scalars(lake_uri: str, run_id: str) -> dict[str, float]:
 
 
 def roc_points(lake_uri: str, run_id: str) -> tuple[list[float], list[float], list[float]] | None:
-    """False-positive rates, true-positive rates and thresholds of the first primary head's curve."""
+    """False-positive rates, true-positive rates and thresholds of the first primary head's curve.
+
+    None where the step did not commit, and where a version has recorded it that kept no thresholds.
+    """
     run = Run(Lake.open(lake_uri), run_id)
     manifest = run.manifest("evaluate")
     if manifest is None:
@@ -39,7 +42,7 @@ def roc_points(lake_uri: str, run_id: str) -> tuple[list[float], list[float], li
     plan = run.plan()
     head = (plan.config["evaluation"]["primary_heads"] or list(plan.heads))[0]
     points = manifest["figures"].get("roc", {}).get(head)
-    if not points:
+    if not points or any(len(point) < 3 for point in points):
         return None
-    fpr, tpr = [float(p[0]) for p in points], [float(p[1]) for p in points]
-    return fpr, tpr, [1 - i / max(1, len(points) - 1) for i in range(len(points))]
+    fpr, tpr, thresholds = ([float(point[part]) for point in points] for part in range(3))
+    return fpr, tpr, thresholds
