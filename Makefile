@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LAKE ?= ./lake
 DATA ?=
-CODE := understudy components pipelines feature_repo benchmarks tests
+CODE := understudy components pipelines feature_repo benchmarks images tests
 
 .DEFAULT_GOAL := help
 

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 usage() {
   cat <<'TEXT'
 images/build.sh, or `make images`: build the images of all roles, print what they weigh.
+A build ends with the import of all that its role needs; without it there is no image.
 
 Settings, from the environment (or `make images ROLE=serve …`):
   ROLE        spark, tools, train or serve; several are separated by spaces     (all four)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# What the stages of the Containerfile run: `builder`, `packages` and `code`, which are left behind, and `runtime`.
+# What the stages of the Containerfile run: `builder`, `packages` and `code`, which are left behind; `runtime` and, at the
+# end, `imports`. `extras` says what a role is made of.
 set -eu
 
 python=/opt/venv/bin/python
@@ -13,28 +14,25 @@ builder() {
   python3 -m venv --without-pip /opt/venv
 }
 
-packages() {
+# The extras of pyproject.toml that a role has; each has a lock of its name.
+extras() {
   case "$ROLE" in
-    spark)
-      locked --requirement requirements/spark.txt --requirement requirements/s3.txt
-      executor
-      spark_jars
-      ;;
-    tools)
-      locked --requirement requirements/tools.txt --requirement requirements/collect.txt \
-        --requirement requirements/s3.txt
-      executor
-      ;;
-    train)
-      torch
-      locked --requirement requirements/train.txt --requirement requirements/s3.txt
-      executor
-      ;;
-    serve)
-      locked --requirement requirements/serve.txt --requirement requirements/s3.txt
-      without_arrow_flight
-      ;;
+    spark) echo spark s3 ;;
+    tools) echo tools collect s3 ;;
+    train) echo train s3 ;;
+    serve) echo serve s3 ;;
     *) echo "ROLE: expected spark, tools, train or serve, found '$ROLE'" >&2; exit 2 ;;
+  esac
+}
+
+packages() {
+  names=$(extras)
+  if [ "$ROLE" = train ]; then torch; fi
+  for one in $names; do locked --requirement "requirements/$one.txt"; done
+  case "$ROLE" in
+    spark) executor; spark_jars ;;
+    serve) without_arrow_flight ;;
+    *) executor ;;
   esac
   /tmp/sbom/bin/cyclonedx-py environment "$python" --output-reproducible --output-file /opt/venv/sbom.cdx.json
   lean
@@ -58,6 +56,13 @@ runtime() {
       "$lib"/python3*/site-packages/wheel*
   done
   rm -rf /usr/share/python-wheels /usr/local/bin/pip* /usr/local/bin/wheel
+}
+
+# As the user and with the environment of what runs: whatever of the above went wrong is found here.
+imports() {
+  names=$(extras)
+  # shellcheck disable=SC2086  # one argument each
+  exec "$python" "$(dirname "$0")/imports.py" "$ROLE" $names
 }
 
 debian() {
@@ -124,6 +129,6 @@ lean() {
 compiled() { "$python" -m compileall -qq -j 0 --invalidation-mode unchecked-hash "$1" || true; }
 
 case "${1:-}" in
-  builder | packages | code | runtime) "$1" ;;
-  *) echo "expected builder, packages, code or runtime, found '${1:-}'" >&2; exit 2 ;;
+  builder | packages | code | runtime | imports | extras) "$1" ;;
+  *) echo "expected builder, packages, code, runtime, imports or extras, found '${1:-}'" >&2; exit 2 ;;
 esac

@@ -11,19 +11,26 @@ ROOT = Path(__file__).resolve().parent.parent
 _FAR = """
 import importlib.metadata, re, sys
 plain = lambda name: re.sub('[-_.]+', '-', name).lower()
-locked = {line.split('==')[0] for line in open('requirements/ROLE.txt')} | {'understudy'}
+locked = {line.split('==')[0] for role in 'ROLE'.split() for line in open(f'requirements/{role}.txt')} | {'understudy'}
 owners = importlib.metadata.packages_distributions()
 far = {top for top, names in owners.items() if not locked & {plain(name) for name in names}}
-class Far:
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in far:
-            raise ModuleNotFoundError(f'not of this role: {name}', name=name)
-sys.meta_path.insert(0, Far())
+class Near:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, *more):
+        return None if name.split('.')[0] in far else self.finder.find_spec(name, *more)
+sys.meta_path[:] = map(Near, sys.meta_path)
 """
 
 
 def as_role(role: str, code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run code with all other packages out of its reach."""
+    """Run code with all other packages out of its reach.
+
+    Args:
+        role: names of lock files, separated by spaces.
+    """
     return subprocess.run(
         [sys.executable, "-c", _FAR.replace("ROLE", role) + code],
         cwd=ROOT,
@@ -31,5 +38,5 @@ def as_role(role: str, code: str, **environment: str) -> "subprocess.CompletedPr
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
