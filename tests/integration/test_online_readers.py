@@ -110,6 +110,11 @@ def test_redis_gives_what_feast_gives(
     store = RedisStore(redis.url, features)
     rows = store.read(asked)
     assert_same(rows, by_feast(feasts(released, redis.url), asked))
+    bare = RedisStore(redis.url, {view: names for view, names in features.items() if view != "user_profile"})
+    without = [{} if view == "user_profile" else row for (view, _), row in zip(asked, rows, strict=True)]
+    assert_same(bare.read(asked), without)  # as of a release whose users have no attributes
+    assert bare.read([("user_profile", ("u",))]) == [{}]
+    bare.close()
     sqlite = SqliteStore(released / "features" / "online.db")
     assert_same(rows, sqlite.read(asked))
     with client.Redis.from_url(redis.url) as direct:

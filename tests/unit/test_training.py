@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,10 +41,10 @@ RANKER = Ranker(hidden=(16,), cross_layers=1, cross_rank=4, min_id_count=1)
 CONFIG = Training(epochs=3, batch_size=64, patience=5, ranker=RANKER, threads=1)
 
 
-def feeds_of(rows: int, seed: int) -> Feeds:
+def feeds_of(rows: int, seed: int, inputs: Inputs = INPUTS) -> Feeds:
     random = np.random.default_rng(seed)
     feeds: Feeds = {}
-    for name, (kind, shape) in INPUTS.shapes().items():
+    for name, (kind, shape) in inputs.shapes().items():
         if kind is np.int64:
             feeds[name] = random.integers(1, 20, (rows, *shape))
         else:
@@ -122,6 +123,30 @@ def test_the_exported_file_scores_as_the_network_does(tmp_path: object) -> None:
     np.testing.assert_allclose(served, logits, atol=1e-5)
     expected = np.stack([c.probabilities(logits[:, h]) for h, c in enumerate(calibrators)], axis=1)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fewer",
+    [
+        {"numeric": ()},
+        {"numeric": (), "categorical": INPUTS.categorical[:6], "crosses": ("creator", "topic")},
+        {"numeric": ("user_profile__age",), "heads": ("click",), "recent_events": 1, "surfaces": 1},
+    ],
+    ids=["no numbers", "no attributes", "one of each"],
+)
+def test_a_log_that_says_little_is_trained_and_served(fewer: dict[str, Any]) -> None:
+    inputs = dataclasses.replace(INPUTS, **fewer)
+    feeds, heads = feeds_of(60, 0, inputs), len(inputs.heads)
+    labels = (np.random.default_rng(1).random((60, heads)) < 0.5).astype(np.float32)
+    model = new_model(RANKER, inputs, feeds, labels, np.ones(60), seed=0)
+    rows = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.ones(60))
+    config = dataclasses.replace(CONFIG, epochs=1)
+    fit(model, rows, rows, config, resume=lambda *_: None, save=lambda *_: None, progress=lambda *_: None)
+    served = Served(export(model, Calibration([Calibrator("affine")] * heads)), inputs, threads=1)
+    for requests, candidates in ((1, 1), (1, 60), (20, 3)):
+        some = {n: a[:requests] if n in PER_REQUEST else a[: requests * candidates] for n, a in feeds.items()}
+        with torch.no_grad():
+            np.testing.assert_allclose(served.score_feeds(some)[1], model(as_tensors(some)).numpy(), atol=1e-5)
 
 
 def test_a_slate_scores_as_its_rows_do(tmp_path: object) -> None:

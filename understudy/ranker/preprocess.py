@@ -207,7 +207,9 @@ class Preprocess(nn.Module):
 
 def by_request(rows_B: Tensor, requests: int) -> Tensor:
     """(B, …) to (R, M, …)."""
-    return rows_B.reshape(requests, -1, *rows_B.shape[1:])
+    # Of an input without columns, such as the numbers of a log that has none, M does not follow from its size.
+    candidates = rows_B.shape[0] // requests if 0 in rows_B.shape[1:] else -1
+    return rows_B.reshape(requests, candidates, *rows_B.shape[1:])
 
 
 def first(values_RM: Tensor) -> Tensor:
