@@ -84,7 +84,9 @@ def test_values_and_predictions_that_are_no_numbers_count_for_nothing(tmp_path: 
             key = rows[column if table == "actions" else "request_id"].to_pylist()
             values = [changed.get(of, value) for of, value in zip(key, rows[column].to_pylist(), strict=True)]
             place = rows.schema.get_field_index(column)
-            pq.write_table(rows.set_column(place, rows.schema.field(place), pa.array(values, rows.schema.field(place).type)), path)
+            pq.write_table(
+                rows.set_column(place, rows.schema.field(place), pa.array(values, rows.schema.field(place).type)), path
+            )
     state = State.begin("r", "new", "old", now - 60)
     found = logged(lake, CONFIG, ("click", "click.value"))(state, now + 2 * 3600, arms_of("canary", "baseline"))
     assert [found[arm].outcomes["click.value"].y for arm in found] == [1 + 5 + 7, 6 + 8]
