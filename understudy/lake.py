@@ -22,9 +22,10 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from understudy import __version__
 from understudy.errors import BadInput
 from understudy.object_store import ObjectStore, file_system
-from understudy.schema import SCHEMA_VERSION
+from understudy.schema import FORMAT, SCHEMA_VERSION
 
 __all__ = ["Lake", "file_digest"]
 
@@ -71,7 +72,7 @@ class Lake:
         if lake._is_file():
             raise BadInput(f"lake {uri}: expected a folder, found a file; correct --lake")
         if not lake.exists(_MARKER):
-            lake.create_json(_MARKER, {"schema_version": SCHEMA_VERSION})
+            lake.create_json(_MARKER, {"schema_version": SCHEMA_VERSION, "version": __version__})
         lake._check_version(uri)
         return lake
 
@@ -80,17 +81,14 @@ class Lake:
 
     def _check_version(self, uri: str) -> None:
         try:
-            version = self.read_json(_MARKER)["schema_version"]
-        except (BadInput, KeyError, TypeError) as error:
+            marker = self.read_json(_MARKER)
+            version, by = marker["schema_version"], marker.get("version")
+        except (BadInput, KeyError, TypeError, AttributeError) as error:
             raise BadInput(
                 f"lake {uri}: expected {_MARKER} to hold a schema_version, found something else; "
                 "restore that file, or ingest into a new lake"
             ) from error
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
-            raise BadInput(
-                f"lake {uri}: expected schema version {SCHEMA_VERSION} or older, found {version}; "
-                "install the version of understudy that wrote it, or newer"
-            )
+        FORMAT.check(version, f"lake {uri}", by)
 
     # Paths
 

@@ -2,19 +2,47 @@
 
 Times are UTC microseconds. A column that exists once per head is declared with ``{head}`` in its
 name. ``check`` is called when a step starts and when it ends.
+
+A file of the logs stays as it was written; a snapshot knows the version of the tables that it is of. Whoever reads it
+sees the columns of today: ``brought_forward`` is all that Arrow and Spark need to know of older ones.
 """
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from understudy.errors import BadInput
 from understudy.features.views import CROSSES, cross_view
+from understudy.formats import Format
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "TIMESTAMP", "Column", "Table", "arrow_schema", "check"]
+__all__ = [
+    "FORMAT",
+    "SCHEMA_VERSION",
+    "TABLES",
+    "TIMESTAMP",
+    "Column",
+    "Rows",
+    "Table",
+    "arrow_schema",
+    "brought_forward",
+    "check",
+    "mark",
+    "version_of",
+]
 
 SCHEMA_VERSION = 1
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+class Rows(NamedTuple):
+    """Some rows of a table of the logs."""
+
+    table: str
+    rows: pa.Table
+
+
+FORMAT: Format[Rows] = Format("table", SCHEMA_VERSION, "ingest its logs again")
 
 
 @dataclass(frozen=True)
@@ -215,6 +243,29 @@ def check(table: str, found: pa.Schema, heads: tuple[str, ...]) -> None:
                 f"table {table}, column {extra.name}: expected no such column of type {extra.type}; "
                 "remove it, or declare it in understudy/schema.py"
             )
+
+
+def mark() -> dict[str, int]:
+    """What a snapshot notes of a file that is written now; nothing means the first version of the tables."""
+    return {} if FORMAT.newest == 1 else {"schema": FORMAT.newest}
+
+
+def version_of(part: dict[str, Any]) -> int:
+    """The version of the tables that a snapshot's file is of."""
+    version: int = part.get("schema", 1)
+    return version
+
+
+def brought_forward(table: str, rows: pa.Table, version: int) -> pa.Table:
+    """Rows with the columns of today.
+
+    Args:
+        version: of the tables, as which they were written.
+
+    Raises:
+        BadInput: this version of Understudy does not read that version of the tables.
+    """
+    return FORMAT.forward(Rows(table, rows), version, f"table {table}").rows
 
 
 def _expand(table: str, heads: tuple[str, ...]) -> list[Column]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from understudy import schema
+from understudy.formats import Format
 from understudy.lake import Lake
 from understudy.section import canonical_json
 
@@ -23,6 +24,7 @@ __all__ = ["ALL_DAYS", "SEGMENTS", "Snapshot"]
 _FOLDER = "tables/snapshots"
 SEGMENTS = "tables/segments"
 _DAY = len("2022-05-04")
+FORMAT: Format[dict[str, Any]] = Format("list of tables", 1, "ingest the logs into a new lake")  # of segments too
 ALL_DAYS = "all"  # the part of a table that has no days: users, items, rejected
 
 
@@ -33,8 +35,8 @@ class Snapshot:
     Args:
         number: 0 for the empty lake; each commit adds one.
         heads: the heads that the logs know.
-        tables: table → part → {path, sha256, rows, and for actions: count per action}. A part is
-            named ``all``, by its day, or by a name that begins with its day.
+        tables: table → part → {path, sha256, rows, for actions count per action, and schema, the version of the
+            tables, where it is not the first}. A part is named ``all``, by its day, or by a name that begins with it.
     """
 
     number: int = 0
@@ -57,7 +59,7 @@ class Snapshot:
             segment = name.removesuffix(".json")
             if segment in known:
                 continue
-            value = lake.read_json(SEGMENTS, name)
+            value = FORMAT.unmarked(lake.read_json(SEGMENTS, name), lake.path(SEGMENTS, name))
             heads = tuple(value["heads"])
             for table, part in value["tables"].items():
                 tables.setdefault(table, {})[segment] = part
@@ -79,12 +81,12 @@ class Snapshot:
 
     @classmethod
     def _read(cls, lake: Lake, name: str) -> "Snapshot":
-        value = lake.read_json(_FOLDER, name)
+        value = FORMAT.unmarked(lake.read_json(_FOLDER, name), lake.path(_FOLDER, name))
         return cls(number=int(name.split(".", maxsplit=1)[0]), heads=tuple(value["heads"]), tables=value["tables"])
 
     def commit(self, lake: Lake) -> bool:
         """Make this the newest snapshot. False where another writer was first."""
-        value = {"heads": list(self.heads), "tables": self.tables}
+        value = {"heads": list(self.heads), "tables": self.tables, **FORMAT.mark()}
         return lake.create_json(f"{_FOLDER}/{self.number:08d}.json", value)
 
     def days(self, table: str = "impressions") -> list[str]:
@@ -100,6 +102,13 @@ class Snapshot:
         """Paths in the lake of the days from ``first`` to ``last``, both included."""
         return [part["path"] for part in self.parts(table, first, last)]
 
+    def by_version(self, table: str, first: str = "", last: str = "~") -> dict[int, list[str]]:
+        """Version of the tables → paths in the lake of the files that are of it, those of the newest version first."""
+        found: dict[int, list[str]] = {}
+        for part in sorted(self.parts(table, first, last), key=schema.version_of, reverse=True):
+            found.setdefault(schema.version_of(part), []).append(part["path"])
+        return found
+
     def rows(self, table: str, first: str = "", last: str = "~") -> int:
         return sum(part["rows"] for part in self.parts(table, first, last))
 
@@ -114,8 +123,18 @@ class Snapshot:
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     def dataset(self, lake: Lake, table: str, first: str = "", last: str = "~") -> pads.Dataset:
-        """The rows of a table from ``first`` to ``last``, as Arrow reads them."""
-        paths = [lake.path(path) for path in self.files(table, first, last)]
-        if not paths:
+        """The rows of a table from ``first`` to ``last``, as Arrow reads them.
+
+        Raises:
+            BadInput: a file is of a version of the tables that this version does not read.
+        """
+        found = self.by_version(table, first, last)
+        if not found:
             return pads.dataset(pa.Table.from_pylist([], schema.arrow_schema(table, self.heads)))
-        return pads.dataset(paths, filesystem=lake.fs, format="parquet")
+        datasets = []
+        for version, paths in found.items():
+            written = pads.dataset([lake.path(path) for path in paths], filesystem=lake.fs, format="parquet")
+            if version != schema.FORMAT.newest:
+                written = pads.dataset(schema.brought_forward(table, written.to_table(), version))
+            datasets.append(written)
+        return datasets[0] if len(datasets) == 1 else pads.dataset(datasets)

@@ -1,14 +1,22 @@
 """The one place that makes the Spark session, and the few expressions that steps share."""
 
 import atexit
+import functools
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.dataset as pads
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
+from understudy import schema
+from understudy.lake import Lake
+from understudy.snapshot import Snapshot
 from understudy.spark_settings import FIXED, OURS, PARTITIONS, object_store
 
 __all__ = [
@@ -17,6 +25,7 @@ __all__ = [
     "decision",
     "local_day",
     "micros",
+    "read_logs",
     "session",
     "text_hash",
     "write_days",
@@ -134,6 +143,35 @@ def local_day(ts: Column, time_zone: str) -> Column:
 def micros(ts: Column) -> Column:
     """Microseconds since 1970."""
     return F.unix_micros(ts)
+
+
+def read_logs(lake: Lake, snapshot: Snapshot, table: str, first: str = "", last: str = "~") -> DataFrame | None:
+    """A table of the logs from ``first`` to ``last`` with the columns of today; None where it has no file.
+
+    Raises:
+        BadInput: a file is of a version of the tables that this version does not read.
+    """
+    frames = []
+    for version, paths in snapshot.by_version(table, first, last).items():
+        frame = session().read.parquet(*map(lake.uri, paths))
+        if version != schema.FORMAT.newest:
+            written = pads.dataset(lake.path(paths[0]), filesystem=lake.fs, format="parquet").schema
+            frame = _brought_forward(frame, table, version, written)
+        frames.append(frame)
+    return functools.reduce(lambda one, other: one.unionByName(other), frames) if frames else None
+
+
+def _brought_forward(frame: DataFrame, table: str, version: int, written: pa.Schema) -> DataFrame:
+    """As ``schema.brought_forward``, batch by batch."""
+    fields = schema.brought_forward(table, written.empty_table(), version).schema
+    forward = schema.FORMAT.forward  # goes with the function to where it is run
+
+    def changed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = forward(schema.Rows(table, pa.Table.from_batches([batch])), version, table).rows
+            yield from rows.to_batches()
+
+    return frame.mapInArrow(changed, from_arrow_schema(fields))
 
 
 def write_days(frame: DataFrame, uri: str) -> None:

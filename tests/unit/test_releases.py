@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_nothing_of_a_release(lake: Lake, monkeypatch: pytest
 
 def test_a_lake_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lake.json").write_text('{"schema_version": 999}')
-    with pytest.raises(BadInput, match="found 999; install the version"):
+    with pytest.raises(BadInput, match="found 999, which a newer version wrote; install the version"):
         Lake.open(str(tmp_path))
 
 

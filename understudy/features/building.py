@@ -47,12 +47,7 @@ def _body(step: Step, features: Features, window_s: int) -> Outcome:
     session = spark.session()
     examples = session.read.parquet(step.table_uri("compact_logs", "examples"))
     snapshot = Snapshot.load(step.lake, step.plan.snapshot)
-    profiles = {
-        "users": [step.lake.uri(path) for path in snapshot.files("users")],
-        "items": [step.lake.uri(path) for path in snapshot.files("items")],
-    }
-    users = session.read.parquet(*profiles["users"]) if profiles["users"] else None
-    items = session.read.parquet(*profiles["items"]) if profiles["items"] else None
+    users, items = (spark.read_logs(step.lake, snapshot, table) for table in ("users", "items"))
     events = _events(examples, items, step.plan.heads, window_s, features.refresh_s()).cache()
     figures: dict[str, Any] = {}
     for name, frame in _histories(events, features, step.plan.heads).items():

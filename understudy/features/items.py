@@ -13,15 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from understudy import __version__
 from understudy.errors import BadInput
 from understudy.features.views import CROSSES, VIEWS
+from understudy.formats import Format
 from understudy.hashing import hash64
 
 __all__ = ["FOLDER", "UNKNOWN_US", "ItemSnapshot", "write"]
@@ -29,11 +31,18 @@ __all__ = ["FOLDER", "UNKNOWN_US", "ItemSnapshot", "write"]
 FOLDER = "features/items"
 UNKNOWN_US = int(np.iinfo(np.int64).min)  # the time of what has not happened
 _VIEWS = ("item_history", "creator_history", "topic_history")
-_FORMAT = 1
 _SURFACE = "surface_"
 _STAMPS = ("event_timestamp", "created_timestamp")
 
 Int64s = npt.NDArray[np.int64]
+
+
+class _Files(NamedTuple):
+    manifest: dict[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
+
+
+_FORMAT: Format[_Files] = Format("snapshot of items", 1, "refresh the features")
 
 
 @dataclass(frozen=True)
@@ -75,12 +84,12 @@ class ItemSnapshot:
         """
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
-            if manifest["format"] != _FORMAT:
-                raise BadInput(f"{folder}: expected format {_FORMAT}, found {manifest['format']}; refresh the features")
+            _FORMAT.check(manifest["format"], str(folder), manifest.get("version"))
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
                 for name in manifest["arrays"]
             }
+            manifest, arrays = _FORMAT.forward(_Files(manifest, arrays), manifest["format"], str(folder))
         except (OSError, EOFError, ValueError, KeyError) as error:
             raise BadInput(
                 f"{folder}: expected an item snapshot, found a damaged one; run `understudy features refresh`"
@@ -123,8 +132,8 @@ def write(folder: Path, paths: Mapping[str, str], as_of_us: int) -> Path:
     arrays, columns = _arrays(paths, as_of_us)
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
-    manifest: dict[str, Any] = {"format": _FORMAT, "as_of_us": as_of_us, "items": len(arrays["ids"])}
-    manifest |= {"columns": columns, "arrays": sorted(arrays)}
+    manifest: dict[str, Any] = {"format": _FORMAT.newest, "version": __version__, "as_of_us": as_of_us}
+    manifest |= {"items": len(arrays["ids"]), "columns": columns, "arrays": sorted(arrays)}
     whole = folder / ".manifest.json"
     whole.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     whole.replace(folder / "manifest.json")

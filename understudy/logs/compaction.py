@@ -9,7 +9,7 @@ log only because of it leaves again, by the same hash that would have dropped it
 import datetime
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from understudy import spark
@@ -38,19 +38,15 @@ def _body(step: Step, labels: Labels) -> Outcome:
     plan = step.plan
     window_s = duration_s(labels.attribution_window)
     snapshot = Snapshot.load(step.lake, plan.snapshot)
-    session = spark.session()
     last = datetime.date.fromisoformat(plan.window_end) + datetime.timedelta(days=1 + window_s // 86400)
-    impressions = _read(session, step, snapshot, "impressions", plan.history_start, plan.window_end)
-    actions = _read(session, step, snapshot, "actions", plan.history_start, str(last))
+    impressions = spark.read_logs(step.lake, snapshot, "impressions", plan.history_start, plan.window_end)
+    actions = spark.read_logs(step.lake, snapshot, "actions", plan.history_start, str(last))
+    assert impressions is not None, "a window has impressions"
+    assert actions is not None, "and each head's positives"
     examples, figures = compact(impressions, actions, plan.heads, window_s, plan.time_zone)
     spark.write_days(examples, step.lake.uri(step.table("examples")))
     step.say(f"{figures['examples']} examples of {figures['impressions']} impressions")
     return Outcome(tables=["examples"], figures=figures)
-
-
-def _read(session: SparkSession, step: Step, snapshot: Snapshot, table: str, first: str, last: str) -> DataFrame:
-    paths = [step.lake.uri(path) for path in snapshot.files(table, first, last)]
-    return session.read.parquet(*paths)
 
 
 def compact(

@@ -467,7 +467,8 @@ class _Merge:
         digest = file.close()
         kept = self.work / f"{table}-{day}.parquet"
         file.path.replace(kept)
-        entry = {"path": f"tables/{table}/{day}/{digest[:16]}.parquet", "sha256": digest, "rows": file.rows, **more}
+        path = f"tables/{table}/{day}/{digest[:16]}.parquet"
+        entry = {"path": path, "sha256": digest, "rows": file.rows, **more, **schema.mark()}
         self.parts[table, day] = (kept, entry)
         return file.rows
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from understudy import schema
 from understudy.errors import BadInput
+from understudy.formats import Format
 from understudy.logs.config import Logging
 from understudy.logs.context import Context, Contexts, RedisContext, SqliteContext
 from understudy.logs.events import Answer, Batch, Refused, Seen, Served, corrected_us
@@ -27,7 +28,6 @@ from understudy.logs.joining import Joined, contexts_of, served_fault, tables_of
 
 __all__ = ["Conflict", "Journal", "hold"]
 
-_VERSION = 1
 _BATCH_KEPT_S = 86_400
 _WAL_BYTES = 64 << 20
 _SCHEMA = """
@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, impres
 CREATE TABLE IF NOT EXISTS batches (batch_id TEXT PRIMARY KEY, at INTEGER, digest BLOB, answer BLOB);
 CREATE INDEX IF NOT EXISTS batches_at ON batches (at);
 """
+# A step changes what an older version has left in the file.
+_FORMAT: Format[sqlite3.Connection] = Format("journal", 1, "have the version that wrote it flush it")
 
 
 class Conflict(Exception):
@@ -57,16 +59,28 @@ class Journal:
         self.refused: Counter[str] = Counter()  # events by cause, of batches that were taken
         self.db = sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)
         found = self.db.execute("PRAGMA user_version").fetchone()[0]
-        if found not in (0, _VERSION):
-            raise BadInput(
-                f"--state {path}: expected a journal of version {_VERSION}, found {found}; name another file"
-            )
+        if found:  # else it is a new one
+            self._bring_forward(found, path)
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=FULL")
         self.db.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
         self.db.executescript(_SCHEMA)
         self.contexts = Contexts(RedisContext(redis_url) if redis_url else SqliteContext(self.db))
-        self.db.execute(f"PRAGMA user_version={_VERSION}")
+        self.db.execute(f"PRAGMA user_version={_FORMAT.newest}")
+
+    def _bring_forward(self, found: int, path: Path) -> None:
+        """In one transaction, as the file is the only copy."""
+        _FORMAT.check(found, f"--state {path}")
+        if found == _FORMAT.newest:
+            return
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            _FORMAT.forward(self.db, found, f"--state {path}")
+            self.db.execute(f"PRAGMA user_version={_FORMAT.newest}")
+            self.db.execute("COMMIT")
+        except BaseException:
+            self.db.execute("ROLLBACK")
+            raise
 
     def take(self, batches: list[tuple[Batch, int]]) -> list[bytes | Conflict]:
         """Make batches durable in one transaction; returns their answers as JSON.

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from understudy import schema
 from understudy.errors import UnderstudyError
 from understudy.lake import Lake, file_digest
-from understudy.snapshot import ALL_DAYS, SEGMENTS, Snapshot
+from understudy.snapshot import ALL_DAYS, FORMAT, SEGMENTS, Snapshot
 
 __all__ = ["write_attributes", "write_segments"]
 
@@ -66,7 +66,8 @@ def _write(lake: Lake, heads: tuple[str, ...], hour: str, parts: dict[str, pa.Ta
             entry["actions"] = {h: int(pc.sum(pc.equal(table["action"], h)).as_py() or 0) for h in heads}
         entries[name] = entry
     digest = hashlib.sha256("".join(entry["sha256"] for entry in entries.values()).encode()).hexdigest()
-    lake.create_json(f"{SEGMENTS}/{hour}-{digest[:16]}.json", {"heads": list(heads), "tables": entries})
+    note = {"heads": list(heads), "tables": entries, **FORMAT.mark()}
+    lake.create_json(f"{SEGMENTS}/{hour}-{digest[:16]}.json", note)
 
 
 def write_attributes(lake: Lake, heads: tuple[str, ...], tables: dict[str, pa.Table]) -> None:
@@ -91,4 +92,4 @@ def _put(lake: Lake, table: str, prefix: str, rows: pa.Table) -> dict[str, Any]:
             digest = file_digest(file)
         target = f"tables/{table}/{prefix}{digest[:16]}.parquet"
         lake.put(path, target)
-    return {"path": target, "sha256": digest, "rows": rows.num_rows}
+    return {"path": target, "sha256": digest, "rows": rows.num_rows, **schema.mark()}

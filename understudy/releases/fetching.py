@@ -1,7 +1,7 @@
 """A copy of one release in a folder of its own: a server that reads it needs the lake's copy only once."""
 
 from understudy.lake import Lake
-from understudy.releases.unit import load
+from understudy.releases.unit import load, load_as_written
 
 __all__ = ["fetch"]
 
@@ -15,7 +15,7 @@ def fetch(lake: Lake, ref: str, target_folder: str) -> str:
     Raises:
         BadInput: no such release, or a file that is not what the manifest says, before or after.
     """
-    release = load(lake, ref)
+    release = load_as_written(lake, ref)
     folder = f"releases/{release.digest}"
     target = Lake.open_or_create(target_folder)
     for name, data in {**release.files, "manifest.json": lake.read_bytes(folder, "manifest.json")}.items():

@@ -2,20 +2,49 @@
 
 ``manifest.json`` lists every file with its SHA-256 and is created last, so a release is there
 whole or not at all. Nothing in it depends on the clock or the machine.
+
+A release is never written again. What an older version made is verified as it was written, and brought to today's
+format in memory, where it is read.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from understudy.errors import BadInput
+from understudy.formats import Format
 from understudy.lake import Lake, unwritable
 from understudy.releases.aliases import ALIASES, resolve_alias
 
-__all__ = ["FORMAT", "Release", "ancestors", "build", "digests", "load", "read_manifest", "resolve"]
+__all__ = [
+    "FORMAT",
+    "Content",
+    "Release",
+    "ancestors",
+    "build",
+    "digests",
+    "load",
+    "load_as_written",
+    "read_manifest",
+    "resolve",
+]
+
+
+class Content(NamedTuple):
+    """What a step to the next format changes.
+
+    Args:
+        manifest: its ``files`` stay as they were written.
+        files: name → bytes; empty where only the manifest is read.
+    """
+
+    manifest: dict[str, Any]
+    files: dict[str, bytes]
+
 
 FORMAT = 2  # 2: what the candidates of a request share comes first among a network's inputs
+_FORMAT: Format[Content] = Format("release", FORMAT, "release again")
 _FOLDER = "releases"
 _NOT_RELEASES = ("aliases", "quarantine", "evidence")
 _SHORTEST_PREFIX = 6
@@ -28,7 +57,7 @@ class Release:
     Args:
         digest: SHA-256 of the manifest.
         manifest: what it is: format, window, heads, teacher, control, parents, config, files.
-        files: name → bytes.
+        files: name → bytes; of an older release as today's code reads them.
     """
 
     digest: str
@@ -83,7 +112,17 @@ def resolve(lake: Lake, ref: str) -> str:
 
 
 def read_manifest(lake: Lake, digest: str) -> dict[str, Any]:
-    """The manifest of a release, verified against its digest."""
+    """The manifest of a release, verified against its digest.
+
+    What a release comes from can be read of every format, so one that this version cannot load stands in no list's way.
+    """
+    manifest = _manifest(lake, digest)
+    if not _FORMAT.reads(manifest.get("format")):
+        return manifest
+    return _FORMAT.forward(Content(manifest, {}), manifest["format"], digest).manifest
+
+
+def _manifest(lake: Lake, digest: str) -> dict[str, Any]:
     data = lake.read_bytes(_FOLDER, digest, "manifest.json")
     _verify(lake, digest, "manifest.json", data, digest)
     manifest: dict[str, Any] = json.loads(data)
@@ -94,16 +133,19 @@ def load(lake: Lake, ref: str) -> Release:
     """Read a release and verify every file.
 
     Raises:
-        BadInput: no such release, or a file is not what the manifest says.
+        BadInput: no such release, a file is not what the manifest says, or this version reads no release of its format.
     """
+    written = load_as_written(lake, ref)
+    content = Content(written.manifest, written.files)
+    manifest, files = _FORMAT.forward(content, written.manifest["format"], f"release {written.digest[:12]}")
+    return replace(written, manifest=manifest, files=files)
+
+
+def load_as_written(lake: Lake, ref: str) -> Release:
+    """``load``, with manifest and files in the format of the version that made them, as a copy needs them."""
     digest = resolve(lake, ref)
-    manifest = read_manifest(lake, digest)
-    if manifest["format"] != FORMAT:
-        raise BadInput(
-            f"release {digest[:12]}: expected format {FORMAT}, found {manifest['format']}; "
-            "install the version of understudy that made it, or release again"
-        )
-    files = {}
+    manifest, files = _manifest(lake, digest), {}
+    _FORMAT.check(manifest.get("format"), f"release {digest[:12]}", manifest.get("version"))
     for name, sha256 in manifest["files"].items():
         if not lake.exists(_FOLDER, digest, name):
             raise BadInput(

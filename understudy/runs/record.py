@@ -12,10 +12,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from understudy.errors import BadInput, GateFailed, UnderstudyError, first_line
+from understudy.formats import Format
 from understudy.lake import Lake
 from understudy.runs.plan import Plan
 
-__all__ = ["Run", "Verdict"]
+__all__ = ["MANIFEST", "Run", "Verdict"]
+
+MANIFEST: Format[dict[str, Any]] = Format("record of a step", 1, "start a fresh run with `understudy run --again`")
+_PLAN: Format[dict[str, Any]] = Format("plan", 1, "start a fresh run with `understudy run --again`")
 
 # Purpose of a plan → the last step that commits. What ``evaluate`` and ``compare`` do after it is told, not committed.
 _LAST = {
@@ -94,11 +98,11 @@ class Run:
         return self.lake.exists(self.folder, "plan.json")
 
     def plan(self) -> Plan:
-        return Plan.from_json(self.lake.read_json(self.folder, "plan.json"))
+        return Plan.from_json(_PLAN.unmarked(self.lake.read_json(self.folder, "plan.json"), f"run {self.id}"))
 
     def write_plan(self, plan: Plan) -> Plan:
         """Write the plan once; returns the one that stands."""
-        self.lake.create_json(f"{self.folder}/plan.json", plan.to_json())
+        self.lake.create_json(f"{self.folder}/plan.json", plan.to_json() | _PLAN.mark())
         return self.plan()
 
     def manifest(self, step: str) -> dict[str, Any] | None:
@@ -106,7 +110,7 @@ class Run:
         path = (self.folder, "steps", step, "manifest.json")
         if not self.lake.exists(*path):
             return None
-        manifest: dict[str, Any] = self.lake.read_json(*path)
+        manifest: dict[str, Any] = MANIFEST.unmarked(self.lake.read_json(*path), f"run {self.id}, step {step}")
         return manifest
 
     def committed_steps(self) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ from understudy import __version__, schema
 from understudy.errors import BadInput, GateFailed, UnderstudyError, first_line
 from understudy.lake import Lake, unwritable
 from understudy.runs.plan import Plan
-from understudy.runs.record import Run, Verdict
+from understudy.runs.record import MANIFEST, Run, Verdict
 from understudy.section import canonical_json
 from understudy.spark_settings import missing_jars
 
@@ -222,7 +222,7 @@ def _attempt(lake: Lake, run: Run, plan: Plan, name: str, key: str, body: Callab
             "output_digest": _digest(content),
             "seconds": round(time.monotonic() - started, 3),
         }
-        won = lake.create_json(f"{folder}/manifest.json", manifest)
+        won = lake.create_json(f"{folder}/manifest.json", manifest | MANIFEST.mark())
     except BaseException as error:
         lake.remove(step.attempt)
         committed = run.manifest(name)

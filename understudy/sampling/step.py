@@ -39,10 +39,7 @@ def _body(step: Step, sampling: Sampling) -> Outcome:
     if plan.quarantined:
         window = window.filter(F.col("release").isNull() | ~F.col("release").isin(*plan.quarantined))
     snapshot = Snapshot.load(step.lake, plan.snapshot)
-    tables = {}
-    for table in ("items", "users"):
-        paths = [step.lake.uri(path) for path in snapshot.files(table)]
-        tables[table] = session.read.parquet(*paths) if paths else None
+    tables = {table: spark.read_logs(step.lake, snapshot, table) for table in ("items", "users")}
     rows = _with_attributes(window, sampling, tables["items"], tables["users"])
     if plan.purpose == "evaluate" or sampling.mode == "loader":
         sampling = Sampling()  # every example stays: nothing trains, or the loader decides
