@@ -3,12 +3,13 @@
 import functools
 import hashlib
 import json
+import sys
 import zoneinfo
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy import strict_yaml
+from understudy import renames, strict_yaml
 from understudy.calibration.config import Calibration
 from understudy.drift.config import Drift
 from understudy.errors import BadInput
@@ -124,13 +125,42 @@ class Config:
         return canonical_json({name: content(getattr(self, name)) for name in names})
 
 
-def load(path: str | Path) -> Config:
+def load(path: str | Path, *, whatever_name: bool = False) -> Config:
     """Read and validate a configuration; a key ``base`` names the file beside it that it changes.
+
+    Args:
+        whatever_name: take keys under every name that they ever had, and warn of none.
 
     Raises:
         BadInput: names the path of the key, what was expected and what was found.
     """
-    return parse(strict_yaml.read(Path(path)), str(path))
+    change = _silently if whatever_name else _warning
+    return parse(strict_yaml.read(Path(path), change), str(path))
+
+
+def _silently(path: Path, own: dict[str, Any]) -> dict[str, Any]:
+    return _renamed(path, own)[0]
+
+
+def _warning(path: Path, own: dict[str, Any]) -> dict[str, Any]:
+    """A file's keys in today's names; an old one is a warning for a minor version, then an error."""
+    value, found = _renamed(path, own)
+    for one in found:
+        line = strict_yaml.line_of(path, one.place)
+        where = f"configuration {path}{f', line {line}' if line else ''}"
+        how = f"`understudy config upgrade {path}` renames it"
+        if one.rename.is_over:
+            raise BadInput(f"{where}: `{one.old}` is called `{one.new}` since version {one.rename.since}; {how}")
+        text = f"`{one.old}` is now called `{one.new}`; the old name works until version {one.rename.end}; {how}"
+        print(f"warning: {where}: {text}", file=sys.stderr, flush=True)
+    return value
+
+
+def _renamed(path: Path, own: dict[str, Any]) -> tuple[dict[str, Any], list[renames.Found]]:
+    try:
+        return renames.renamed(own)
+    except BadInput as error:
+        raise BadInput(f"configuration {path}: {error}") from error
 
 
 def parse(value: dict[str, Any], where: str) -> Config:

@@ -10,9 +10,13 @@ import math
 import re
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar, dataclass_transform
 
-__all__ = ["canonical_json", "content", "duration_s", "from_json", "number", "part", "placed", "section"]
+from understudy import __version__, renames
+from understudy.errors import BadInput
+
+__all__ = ["canonical_json", "content", "duration_s", "from_json", "number", "part", "placed", "section", "stored"]
 
 T = TypeVar("T")
 
@@ -94,28 +98,83 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def from_json(cls: type[T], text: str) -> T:
-    """Read back a section that ``canonical_json`` wrote."""
-    return typing.cast(T, _build(cls, json.loads(text)))
+def from_json(cls: type[T], text: str, at: str = "", where: str = "configuration", by: str = "") -> T:
+    """Read back a section that ``canonical_json`` wrote, also in an earlier version.
 
+    Args:
+        at: its place in the configuration, such as ``training.ranker``; empty: it is the whole configuration.
+        where, by: what holds it, and the version that wrote it, for the error.
 
-def _build(kind: Any, value: Any) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        kinds = [k for k in arguments if k is not type(None)]
-        return None if value is None else _build(kinds[0], value)
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return typing.cast(Any, kind)(**{key: _build(hints[key], item) for key, item in value.items()})
-    if origin is tuple:
-        return tuple(_build(arguments[0], item) for item in value)
-    if origin is dict:
-        return {key: _build(arguments[1], item) for key, item in value.items()}
-    if kind is float:
-        return float(value)
-    return value
+    Raises:
+        BadInput: a later version wrote it, with a key that this one does not know.
+    """
+    config = json.loads(text)
+    for name in reversed(at.split(".") if at else ()):
+        config = {name: config}
+    return stored(cls, config, at, where, by)
 
 
 def part(cls: type[T], text: str, name: str) -> T:
-    """The section ``name`` of a step's canonical JSON."""
-    return typing.cast(T, _build(cls, json.loads(text)[name]))
+    """The section ``name`` of a step's canonical JSON, also of a pipeline that an earlier version compiled.
+
+    Raises:
+        BadInput: the pipeline gives no such section; its defaults might not be what the configuration says.
+    """
+    config = renames.today(json.loads(text))
+    if name not in config:
+        found = ", ".join(config) or "none"
+        raise BadInput(
+            f"the step's configuration: expected the section {name}, found {found}; upload the pipeline again"
+        )
+    return stored(cls, config, name, "the step's configuration")
+
+
+def stored(cls: type[T], config: Mapping[str, Any], at: str = "", where: str = "configuration", by: str = "") -> T:
+    """A section of a configuration that lies in a release, a plan or a pipeline, whichever version wrote it.
+
+    Old names are read without a word, and what is missing has its default. See ``from_json``.
+    """
+    value: Any = renames.today(config)
+    for name in at.split(".") if at else ():
+        value = value.get(name) or {}
+    return typing.cast(T, _build(cls, value, _Place(at, where, by)))
+
+
+class _Place(typing.NamedTuple):
+    """Where in a stored configuration a value stands, see ``from_json``."""
+
+    at: str
+    where: str
+    by: str
+
+    def of(self, step: object) -> "_Place":
+        return self._replace(at=f"{self.at}.{step}".removeprefix("."))
+
+    def unknown(self) -> BadInput:
+        """The error of a key that no version up to this one has had."""
+        newer, this = renames.is_newer(self.by), f"version {__version__}"
+        wrote = f"version {self.by} wrote it" if newer else "another version wrote it, or somebody has changed it"
+        use = f"version {self.by} or newer" if newer else "the version that wrote it"
+        return BadInput(
+            f"{self.where}: `{self.at}`: expected a key that {this} knows, found another: {wrote}; use {use}"
+        )
+
+
+def _build(kind: Any, value: Any, place: _Place) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        kinds = [k for k in arguments if k is not type(None)]
+        return None if value is None else _build(kinds[0], value, place)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        for key in value:
+            if key not in hints:
+                raise place.of(key).unknown()
+        return typing.cast(Any, kind)(**{key: _build(hints[key], item, place.of(key)) for key, item in value.items()})
+    if origin is tuple:
+        return tuple(_build(arguments[0], item, place.of(at)) for at, item in enumerate(value))
+    if origin is dict:
+        return {key: _build(arguments[1], item, place.of(key)) for key, item in value.items()}
+    if kind is float:
+        return float(value)
+    return value

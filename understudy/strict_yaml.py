@@ -1,5 +1,6 @@
 """Configuration files: safe YAML, small, every key once, each variation beside its base."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import yaml
 
 from understudy.errors import BadInput, first_line
 
-__all__ = ["read"]
+__all__ = ["base_of", "line_in", "line_of", "parsed", "read", "read_one"]
 
 _MAX_BYTES = 1 << 20
 _MAX_VALUES = 100_000
@@ -15,24 +16,68 @@ _MERGE = "tag:yaml.org,2002:merge"
 _BASE = "base"
 
 
-def read(path: Path) -> dict[str, Any]:
+Change = Callable[[Path, dict[str, Any]], dict[str, Any]]
+
+
+def read(path: Path, change: Change = lambda _, own: own) -> dict[str, Any]:
     """The keys of a file. Its key ``base`` names a file in the same folder, whose keys it adds to or replaces.
+
+    Args:
+        change: is given each file and its own keys, and returns the keys that count.
 
     Raises:
         BadInput: says which file, where in it, what was expected and what was found.
     """
-    own = _read_one(path)
-    if _BASE not in own:
-        return own
-    name = own.pop(_BASE)
-    if not isinstance(name, str) or Path(name).name != name:
-        raise BadInput(f"configuration {path}: base: expected the name of a file beside it, found {name!r}; correct it")
-    base = _read_one(path.with_name(name))
+    own = read_one(path)
+    beside = base_of(path, own)
+    if beside is None:
+        return change(path, own)
+    own.pop(_BASE)
+    base = read_one(beside)
     if _BASE in base:
         raise BadInput(
-            f"configuration {path}: base: expected a file without a base, found one in {name}; name its base"
+            f"configuration {path}: base: expected a file without a base, found one in {beside.name}; name its base"
         )
-    return _merged(base, own)
+    return _merged(change(beside, base), change(path, own))
+
+
+def base_of(path: Path, own: dict[str, Any]) -> Path | None:
+    """The file that a file's key ``base`` names."""
+    if _BASE not in own:
+        return None
+    name = own[_BASE]
+    if not isinstance(name, str) or Path(name).name != name:
+        raise BadInput(f"configuration {path}: base: expected the name of a file beside it, found {name!r}; correct it")
+    return path.with_name(name)
+
+
+def parsed(text: str) -> tuple[Any, yaml.Node | None]:
+    """The value of a text, and the nodes that say where in it each key stands.
+
+    Raises:
+        yaml.YAMLError: it is no safe YAML.
+    """
+    return yaml.load(text, _Strict), yaml.compose(text, _Strict)
+
+
+def line_of(path: Path, place: tuple[str | int, ...]) -> int | None:
+    """The line of a key in a file, see ``line_in``."""
+    return line_in(yaml.compose(path.read_bytes(), _Strict), place)
+
+
+def line_in(node: yaml.Node | None, place: tuple[str | int, ...]) -> int | None:
+    """The line of a key, counted from 1; None where it does not stand in the text, but a YAML merge brings it."""
+    line = None
+    for step in place:
+        found: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            found, node = next(((key, value) for key, value in node.value if key.value == step), (None, None))
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            found = node = node.value[step]
+        if found is None:
+            return None
+        line = found.start_mark.line + 1
+    return line
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +89,8 @@ def _is_section(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _read_one(path: Path) -> dict[str, Any]:
+def read_one(path: Path) -> dict[str, Any]:
+    """The keys that stand in a file itself."""
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -10,7 +10,7 @@ from understudy.lake import Lake
 from understudy.ranker.served import Served
 from understudy.runs import Run
 from understudy.runs.planning import plan_window
-from understudy.section import canonical_json, from_json
+from understudy.section import stored
 
 __all__ = ["evaluate_release"]
 
@@ -31,7 +31,8 @@ def evaluate_release(lake_uri: str, ref: str, start: str, end: str) -> dict[str,
 
     lake = Lake.open(lake_uri)
     release = releases.load(lake, ref)
-    config = from_json(Config, canonical_json(release.manifest["config"]))
+    where, by = f"release {release.digest[:12]}", release.manifest["version"]
+    config = stored(Config, release.manifest["config"], where=where, by=by)
     plan = plan_window(lake_uri, config, end, purpose="evaluate", window_start=start)
     compaction.run(lake_uri, plan.run_id, config.section("labels"))
     building.run(lake_uri, plan.run_id, config.section("features", "labels"))

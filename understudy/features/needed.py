@@ -2,7 +2,7 @@
 
 from understudy.features.config import Features
 from understudy.runs import Step
-from understudy.section import canonical_json, from_json
+from understudy.section import stored
 
 __all__ = ["needed"]
 
@@ -11,4 +11,5 @@ def needed(step: Step, features: Features) -> Features:
     """The configured features, and those that the plan's reference reads."""
     if step.plan.reference_features is None:
         return features
-    return features.united(from_json(Features, canonical_json(step.plan.reference_features)))
+    kept = {"features": step.plan.reference_features}
+    return features.united(stored(Features, kept, "features", f"run {step.run.id}", step.plan.version))

@@ -36,7 +36,7 @@ def from_files(files: dict[str, bytes]) -> RankerModel:
         BadInput: weights and shape do not belong together.
     """
     shape = json.loads(files["model.json"])
-    config = from_json(Ranker, canonical_json(shape["ranker"]))
+    config = from_json(Ranker, canonical_json(shape["ranker"]), "training.ranker", "model.json")
     inputs = Inputs.from_json(files["inputs.json"].decode())
     model = RankerModel(config, inputs, Sizes(**shape["sizes"]))
     try:

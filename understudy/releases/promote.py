@@ -8,7 +8,7 @@ from understudy.releases.approvals import await_approval
 from understudy.releases.quarantine import quarantined
 from understudy.rollout.config import Rollout
 from understudy.runs import Outcome, Step, execute
-from understudy.section import part
+from understudy.section import part, stored
 
 __all__ = ["run"]
 
@@ -53,10 +53,10 @@ def _body(step: Step, rollout: Rollout) -> Outcome:
 
 
 def _on_stage(step: Step, rollout: Rollout, digest: str) -> Outcome:
-    from understudy.config import parse
+    from understudy.config import Config
     from understudy.rollout.staging import stage
 
-    config = parse(step.plan.config, f"run {step.run.id}")
+    config = stored(Config, step.plan.config, where=f"run {step.run.id}", by=step.plan.version)
     state, sentence = stage(step.lake, config, digest, step.say)
     figures = {"digest": digest, "promoted": state.phase == "promoted", "rollout": state.id, "reason": sentence}
     if state.ended and state.phase != "promoted":

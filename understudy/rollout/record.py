@@ -9,11 +9,13 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from understudy import __version__
 from understudy.errors import BadInput
 from understudy.lake import Lake
+from understudy.renames import is_newer
 from understudy.rollout.state import Decision, State
 
-__all__ = ["Moved", "Record", "Rollouts", "entry_of", "is_news", "refuse_if_on"]
+__all__ = ["Moved", "Record", "Rollouts", "entry_of", "is_news", "mend", "refuse_if_on"]
 
 _FOLDER = "rollouts"
 _SEEN = ".seen.json"  # hidden: no entry
@@ -101,7 +103,7 @@ class Rollouts:
             return int(names[-1].split(".")[0]), State.from_json(value["state"])
         except (ValueError, KeyError, TypeError) as error:
             where = self.lake.path(_FOLDER, rollout_id, names[-1])
-            raise BadInput(f"{where}: {error or 'expected a state'}; restore it from a copy") from error
+            raise BadInput(f"{where}: {error or 'expected a state'}; {mend(value)}") from error
 
     def advance(self, number: int, before: State, decision: Decision, word: str | None = None) -> int:
         if not is_news(before, decision):
@@ -141,9 +143,17 @@ class Rollouts:
 
 
 def entry_of(state: State, said: tuple[str, ...]) -> dict[str, Any]:
-    """An entry of now: ``at``, ``said``, ``state``."""
+    """An entry of now: ``at``, ``said``, ``state``, and the ``version`` that writes it."""
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"at": at, "said": list(said), "state": state.to_json()}
+    return {"at": at, "said": list(said), "state": state.to_json(), "version": __version__}
+
+
+def mend(entry: Any, restore: str = "restore it from a copy") -> str:
+    """What to do about an entry that can't be read."""
+    version = entry.get("version") if isinstance(entry, dict) else None
+    if isinstance(version, str) and is_newer(version):
+        return f"version {version} wrote it, and this is version {__version__}: use version {version} or newer"
+    return restore
 
 
 def is_news(before: State, decision: Decision) -> bool:

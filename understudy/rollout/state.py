@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from understudy import renames
 from understudy.experiments import Arms, Outcomes, ramp
 from understudy.rollout.config import Rollout
 
@@ -73,14 +74,17 @@ class State:
 
     @classmethod
     def from_json(cls, value: Any) -> "State":
-        """Read back what ``to_json`` gave.
+        """Read back what ``to_json`` gave, also in an earlier version.
 
         Raises:
             ValueError: it is something else.
         """
         fields = {one.name: one for one in dataclasses.fields(cls)}
-        if not isinstance(value, dict) or not value.keys() <= fields.keys():
+        if not isinstance(value, dict):
             raise ValueError("expected a rollout's state")
+        value = renames.state_fields(value)
+        if unknown := sorted(map(str, value.keys() - fields.keys())):
+            raise ValueError(f"expected a rollout's state, found unknown fields: {', '.join(unknown)}")
         known = {**value, "steps": tuple(value.get("steps") or ())}
         missing = [name for name, one in fields.items() if _is_needed(one) and name not in known]
         wrong = [name for name, one in known.items() if not _fits(name, one)]

@@ -1,8 +1,9 @@
 """A run's plan: written once, read by every step and by every rerun."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
+from understudy import __version__, renames
 from understudy.errors import BadInput
 
 __all__ = ["Plan"]
@@ -30,7 +31,8 @@ class Plan:
         quarantined: digests of releases whose ranked rows stay out.
         input_fingerprint: digest of the ingested tables up to window_end.
         config_digest: digest of the configuration.
-        config: the configuration itself.
+        config: the configuration itself, in today's names; without keys that are newer than the plan, which
+            ``section.stored`` fills in.
         version: of the package.
     """
 
@@ -60,15 +62,22 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Plan":
-        """Read back what ``to_json`` wrote.
+        """Read back what ``to_json`` wrote, also in an earlier version.
 
         Raises:
-            BadInput: another version wrote it, with other fields.
+            BadInput: another version wrote it, with fields that this one does not know, or without those that it needs.
         """
-        if set(value) != {one.name for one in fields(cls)}:
+        known = {one.name for one in fields(cls)}
+        needed = {one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING}
+        if not needed <= set(value) <= known:
             raise BadInput(
-                f"run {value.get('run_id')}: expected a plan of this version, found one by version "
-                f"{value.get('version')} with other fields; start a fresh lake, or use that version"
+                f"run {value.get('run_id')}: expected a plan that version {__version__} can read, found one by version "
+                f"{value.get('version')} with other fields; use that version, or start a fresh run"
             )
         tuples = {"heads": tuple(value["heads"]), "quarantined": tuple(value["quarantined"])}
-        return cls(**{**value, **tuples})
+        names = {"config": renames.today(value["config"]), "reference_features": _features(value["reference_features"])}
+        return cls(**{**value, **tuples, **names})
+
+
+def _features(section: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if section is None else dict(renames.today({"features": section})["features"])

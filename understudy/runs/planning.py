@@ -10,7 +10,7 @@ import hashlib
 import zoneinfo
 from typing import Any
 
-from understudy import __version__
+from understudy import __version__, renames
 from understudy.config import Config
 from understudy.errors import BadInput
 from understudy.lake import Lake
@@ -96,7 +96,7 @@ def draft_plan(
     again: bool = False,
 ) -> Plan:
     """The plan that ``plan_window`` would write; writes nothing."""
-    config = from_json(Config, config) if isinstance(config, str) else config
+    config = from_json(Config, config, where="the pipeline's configuration") if isinstance(config, str) else config
     snapshot = Snapshot.current(lake)
     if snapshot.heads and snapshot.heads != config.heads:
         raise BadInput(
@@ -196,7 +196,7 @@ def _lineage(lake: Lake, config: Config, purpose: str) -> dict[str, Any]:
     return {
         "production": production,
         "reference": healthy,
-        "reference_features": read_manifest(lake, healthy)["config"]["features"]
+        "reference_features": renames.today(read_manifest(lake, healthy)["config"])["features"]
         if healthy and purpose in (*_SPLIT, "refresh")
         else None,
         "teacher": teaching.teacher,

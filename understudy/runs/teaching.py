@@ -1,10 +1,10 @@
 """Who teaches the next student, and whether a control is trained beside it: decided from the releases before it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from understudy.section import canonical_json
+from understudy.section import stored
 from understudy.training.config import Training
 
 __all__ = ["Teaching", "decide_teaching", "gained"]
@@ -67,5 +67,5 @@ def gained(control: dict[str, float]) -> bool:
 
 
 def _alike(manifest: dict[str, Any], training: Training) -> bool:
-    own = manifest["config"]["training"]["distillation"]
-    return canonical_json(own) == canonical_json(asdict(training.distillation))
+    where, by = f"release {manifest.get('digest', '')[:12]}", manifest.get("version", "")
+    return stored(Training, manifest["config"], "training", where, by).distillation == training.distillation

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from understudy import renames
 from understudy.errors import BadInput
 from understudy.features.items import ItemSnapshot
 from understudy.inputs import Inputs
 from understudy.logs.keep import SEED, SLICE
 from understudy.ranker.served import Served
 from understudy.releases import Release
-from understudy.section import canonical_json, from_json
+from understudy.section import stored
 from understudy.serving.config import Serving
 from understudy.serving.feeds import Assembler
 from understudy.serving.hashes import hashes_of, lots
@@ -38,12 +39,13 @@ class Model:
     """
 
     def __init__(self, release: Release, threads: int = 1) -> None:
-        config = release.manifest["config"]
+        config = renames.today(release.manifest["config"])
+        where, by = f"release {release.digest[:12]}", release.manifest.get("version", "")
         self.digest = release.digest
         self.heads = tuple(release.manifest["heads"])
         self.inputs = Inputs.from_json(release.files["inputs.json"].decode())
         self.served = Served(release.files["served.onnx"], self.inputs, threads=threads)
-        self.config = from_json(Serving, canonical_json(config.get("serving") or {}))
+        self.config = stored(Serving, config, "serving", where, by)
         self.random_share = float((config.get("logging") or {}).get("random_share", 0.0))
         self.views = {
             view: list(one["features"])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from understudy.runs import Step
-from understudy.section import canonical_json
+from understudy.sampling.config import Sampling
+from understudy.section import canonical_json, content, stored
 from understudy.training.ensemble import Lesson, Member, Spoken, digest_of, folds_of, mean_logits, members_of
 from understudy.training.lessons import Lessons
 from understudy.training.member import learn_all
@@ -51,7 +52,8 @@ def release_that_teaches(step: Step) -> Teacher | None:
     from understudy import releases
 
     release = releases.load(step.lake, step.plan.teacher)
-    sampling = _sampling_digest(release.manifest["config"])
+    where, by = f"release {release.digest[:12]}", release.manifest["version"]
+    sampling = _sampling_digest(release.manifest["config"], where, by)
     return Teacher(release.digest, release.files, release.manifest["window"]["end"], sampling)
 
 
@@ -65,7 +67,9 @@ def teach(lessons: Lessons, release: Teacher | None) -> Said | None:
         taught = release.speak(lessons.parts(), lessons.index, lessons.last, lessons.heads)
     elif config.teacher == "ensemble" and not step.plan.given_up:
         members, spoken, fold_B = _ensemble(lessons)
-        taught = _together(members, spoken, fold_B, _sampling_digest(step.plan.config))
+        taught = _together(
+            members, spoken, fold_B, _sampling_digest(step.plan.config, f"run {step.run.id}", step.plan.version)
+        )
     else:
         step.say(f"no teacher: {step.plan.teacher_note}")
         return None
@@ -77,8 +81,9 @@ def teach(lessons: Lessons, release: Teacher | None) -> Said | None:
     return said
 
 
-def _sampling_digest(config: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(config["sampling"]).encode()).hexdigest()
+def _sampling_digest(config: dict[str, Any], where: str, by: str) -> str:
+    sampling = content(stored(Sampling, config, "sampling", where, by))
+    return hashlib.sha256(canonical_json(sampling).encode()).hexdigest()
 
 
 def _ensemble(lessons: Lessons) -> tuple[list[Member], list[Spoken], npt.NDArray[np.int64]]:

@@ -28,11 +28,18 @@ ROLLBACK = "rollback"
 
 @dataclass
 class Operator:
-    """Args: driver: whose record is a ``ClusterRollouts``. aftermath: of promotions; None: nobody watches."""
+    """The driver's loop.
+
+    Args:
+        driver: whose record is a ``ClusterRollouts``.
+        aftermath: of promotions; None: nobody watches.
+        warned: what was said of old names at the last look.
+    """
 
     driver: Driver
     record: ClusterRollouts
     aftermath: Aftermath | None = None
+    warned: tuple[str, ...] = ()
 
     def run(self, until: Callable[[], bool] = lambda: False, sleep: Callable[[float], None] = time.sleep) -> None:
         """Until the process ends; what fails is said once, and tried again."""
@@ -47,6 +54,7 @@ class Operator:
 
     def look(self) -> None:
         """Once: a tick of the rollout that is on, and the wait for the next; or keep what is between rollouts."""
+        self._tell_of_old_names()
         last = self.record.last()
         if last is None or (last.ended and last.told):
             self._between(last)
@@ -59,6 +67,16 @@ class Operator:
             self.driver.warn(error)
         if not ended:
             self.driver.wait(last.id, settled)
+
+    def _tell_of_old_names(self) -> None:
+        """Say once of each wish that its name has changed; one that counts no more is taken off, and answered."""
+        asked = self.record.old_names()
+        for one in asked:
+            if one.refusal:
+                self.record.refuse(one)
+            if (text := one.refusal or one.warning) not in self.warned:
+                self.driver.say(text)
+        self.warned = tuple(one.warning for one in asked)
 
     def _between(self, last: State | None) -> None:
         asked, word = self.record.asked_to_start(), self.record.word()

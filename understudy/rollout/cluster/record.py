@@ -8,10 +8,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from understudy import __version__, renames
 from understudy.errors import BadInput
 from understudy.kubernetes_api import Api, Conflict, Json
 from understudy.lake import Lake
-from understudy.rollout.record import Moved, Rollouts, entry_of, is_news, refuse_if_on
+from understudy.rollout.record import Moved, Rollouts, entry_of, is_news, mend, refuse_if_on
 from understudy.rollout.state import Decision, State
 
 __all__ = ["NAME", "START", "WORD", "ClusterRollouts"]
@@ -44,7 +45,8 @@ class ClusterRollouts:
             refuse_if_on(last)
             self._keep(last.id, _entries(old))
         data = {"number": "1", "history": json.dumps([entry_of(state, (text,))]), **_told(state, (text,))}
-        mine = (START,) if asked and _annotations(found).get(START) == asked else ()
+        wish = _asked(found, START)
+        mine = wish.names if asked and wish.value == asked else ()
         self._write(found, data, without=mine, moved=state.id)
 
     def load(self, rollout_id: str) -> tuple[int, State]:
@@ -60,7 +62,8 @@ class ClusterRollouts:
         now = _state(data)
         if now is None or now.id != before.id or data["number"] != str(number):
             raise Moved(before.id)
-        if not before.ended and _annotations(found).get(WORD) != word:
+        said = _asked(found, WORD)
+        if not before.ended and said.value != word:
             raise Moved(before.id)
         if not is_news(before, decision) and word is None:
             return number
@@ -69,7 +72,7 @@ class ClusterRollouts:
             entries = [*entries, entry_of(decision.state, decision.sentences)][-_MOST_ENTRIES:]
         changed = {"number": str(number + 1), **_told(decision.state, decision.sentences)}
         changed["history"] = json.dumps(entries, ensure_ascii=False)
-        self._write(found, {**data, **changed}, without=() if word is None else (WORD,), moved=before.id)
+        self._write(found, {**data, **changed}, without=() if word is None else said.names, moved=before.id)
         if decision.state.ended:
             self._keep(before.id, entries)
         return number + 1
@@ -97,11 +100,25 @@ class ClusterRollouts:
             return None
 
     def word(self) -> str | None:
-        return _annotations(self.api.get("ConfigMap", NAME)).get(WORD)
+        return _asked(self.api.get("ConfigMap", NAME), WORD).value
 
     def asked_to_start(self) -> str | None:
         """The release that a person asks to put on stage."""
-        return _annotations(self.api.get("ConfigMap", NAME)).get(START)
+        return _asked(self.api.get("ConfigMap", NAME), START).value
+
+    def old_names(self) -> list[renames.Asked]:
+        """Wishes under a name that has changed: each is to be told, and taken where it does not count."""
+        found = self.api.get("ConfigMap", NAME)
+        return [one for one in (_asked(found, WORD), _asked(found, START)) if one.warning or one.refusal]
+
+    def refuse(self, asked: renames.Asked) -> None:
+        """Take a wish that does not count off the object, and say why.
+
+        Raises:
+            Moved: something has changed meanwhile.
+        """
+        found = self.api.get("ConfigMap", NAME)
+        self._write(found, {**_data(found), "said": asked.refusal}, without=asked.names, moved=asked.names[0])
 
     def ask(self, annotation: str, value: str) -> None:
         """Ask the driver for something, as `kubectl annotate` does."""
@@ -121,10 +138,11 @@ class ClusterRollouts:
             Moved: it is asked for no more.
         """
         found = self.api.get("ConfigMap", NAME)
-        if _annotations(found).get(annotation) != value:
+        asked = _asked(found, annotation)
+        if asked.value != value:
             raise Moved(annotation)
         data = {**_data(found), "said": said} if said else _data(found)
-        self._write(found, data, without=(annotation,), moved=annotation)
+        self._write(found, data, without=asked.names, moved=annotation)
 
     def say(self, text: str) -> None:
         """What people see last, where no rollout is on."""
@@ -163,6 +181,10 @@ def _data(found: Json | None) -> dict[str, str]:
     return data
 
 
+def _asked(found: Json | None, annotation: str) -> renames.Asked:
+    return renames.asked(_annotations(found), annotation)
+
+
 def _annotations(found: Json | None) -> dict[str, str]:
     kept: dict[str, str] = (found or {}).get("metadata", {}).get("annotations") or {}
     return kept
@@ -175,7 +197,7 @@ def _state(data: dict[str, str]) -> State | None:
         int(data["number"])
         return State.from_json(json.loads(data["state"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise _damaged() from error
+        raise _damaged(data) from error
 
 
 def _entries(data: dict[str, str]) -> list[dict[str, Any]]:
@@ -186,18 +208,19 @@ def _entries(data: dict[str, str]) -> list[dict[str, Any]]:
             if not (isinstance(one["said"], list) and isinstance(one["at"], str)):
                 raise ValueError("an entry says something")
     except (ValueError, KeyError, TypeError) as error:
-        raise _damaged() from error
+        raise _damaged(data) from error
     return found
 
 
-def _damaged() -> BadInput:
+def _damaged(data: dict[str, str]) -> BadInput:
+    how = mend(data, "restore it, or remove its data, which forgets the rollout")
     return BadInput(
-        f"ConfigMap {NAME}: expected number, state and history as a driver wrote them, found something else; restore "
-        "it, or remove its data, which forgets the rollout"
+        f"ConfigMap {NAME}: expected number, state and history as a driver wrote them, found something else; {how}"
     )
 
 
 def _told(state: State, said: tuple[str, ...]) -> dict[str, str]:
     """The state for the next driver, and what people read with `kubectl get`."""
     told = {"state": json.dumps(state.to_json(), sort_keys=True), "rollout": state.id, "phase": state.phase}
-    return told | {"step": str(state.step + 1)} | ({"said": said[-1]} if said else {})
+    told |= {"step": str(state.step + 1), "version": __version__}
+    return told | ({"said": said[-1]} if said else {})

@@ -13,6 +13,7 @@ from understudy.errors import BadInput
 from understudy.experiments import Arms
 from understudy.experiments.arms import HOLDOUTS
 from understudy.kubernetes_api import Api, Json
+from understudy.renames import names
 from understudy.rollout.cluster.objects import (
     ARMS,
     BASE_ROUTE,
@@ -142,7 +143,8 @@ def _wanted(
 
 def _capacity(stable: Json, canary: Json | None, routed: dict[str, tuple[int, ...]]) -> int:
     """Pods that bear all buckets: what ``stable`` has had while it bore nearly all of them."""
-    kept = str(((canary or {}).get("metadata", {}).get("annotations") or {}).get(CAPACITY, "0"))
+    annotations = (canary or {}).get("metadata", {}).get("annotations") or {}
+    kept = str(next((annotations[name] for name in names("annotation", CAPACITY) if name in annotations), "0"))
     share = _share(routed)
     now = replicas_of(stable) * 100 // share if share >= _NEARLY_ALL else 0
     return max(int(kept) if kept.isdigit() else 0, now, 1)
