@@ -31,6 +31,7 @@ _COMMANDS = {
     "releases": ("releases", "Look at releases, approve, promote, roll back, quarantine."),
     "rollout": ("rollout", "Put a candidate in front of more and more people, judge it, take it back."),
     "features": ("features", "Refresh what serving reads."),
+    "config": ("config", "Bring a configuration file to the names of this version."),
 }
 
 
