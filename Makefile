@@ -47,6 +47,7 @@ bench: install ## the comparisons behind the README's numbers (DATA=)
 	$(BIN)/python benchmarks/weekly.py
 	$(BIN)/python benchmarks/rollouts.py
 	$(BIN)/python benchmarks/collector.py
+	$(BIN)/python benchmarks/point_in_time.py
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/position.py
 	$(BIN)/python benchmarks/closed_loop.py
