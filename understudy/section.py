@@ -118,15 +118,34 @@ def part(cls: type[T], text: str, name: str) -> T:
     """The section ``name`` of a step's canonical JSON, also of a pipeline that an earlier version compiled.
 
     Raises:
-        BadInput: the pipeline gives no such section; its defaults might not be what the configuration says.
+        BadInput: the pipeline does not give the section, or a key that lay in another one when it was compiled; the
+            default might not be what the configuration says.
     """
     config = renames.today(json.loads(text))
-    if name not in config:
+    wanted = [f"the section {name}"] if name not in config else []
+    wanted += [
+        f"`{one.new}`, which was `{one.old}`"
+        for one in renames.RENAMES
+        if one.moves and one.path[0] not in config and _lacks(cls, config.get(name), name, one.new_path)
+    ]
+    if wanted:
         found = ", ".join(config) or "none"
-        raise BadInput(
-            f"the step's configuration: expected the section {name}, found {found}; upload the pipeline again"
-        )
+        raise BadInput(f"the step's configuration: expected {wanted[0]}, found {found}; upload the pipeline again")
     return stored(cls, config, name, "the step's configuration")
+
+
+def _lacks(cls: Any, value: Any, name: str, path: tuple[str, ...]) -> bool:
+    """Whether a section has a key by its code, and not by its text, which says all but what is ``placed``."""
+    if path[0] != name:
+        return False
+    for step in path[1:]:
+        known = {one.name: one for one in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+        if step not in known or known[step].metadata.get("placed"):
+            return False
+        if not isinstance(value, dict) or step not in value:
+            return True
+        cls, value = typing.get_type_hints(cls)[step], value[step]
+    return False
 
 
 def stored(cls: type[T], config: Mapping[str, Any], at: str = "", where: str = "configuration", by: str = "") -> T:

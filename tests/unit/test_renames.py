@@ -248,6 +248,16 @@ def test_a_step_that_is_given_no_section_does_not_take_defaults_for_it() -> None
         part(Sampling, '{"training": {}}', "sampling")
 
 
+def test_a_step_whose_key_lay_in_a_section_that_it_was_not_given_does_not_take_the_default() -> None:
+    kept = content(Rollout())
+    assert part(Rollout, canonical_json({"rollout": kept}), "rollout") == Rollout()
+    del kept["held"]  # as a version has compiled it in which it was training.held
+    with pytest.raises(BadInput, match=r"expected `rollout\.held`, which was `training\.held`, found rollout; upload"):
+        part(Rollout, canonical_json({"rollout": kept}), "rollout")
+    both = canonical_json({"rollout": kept, "training": {"held": 3}})
+    assert part(Rollout, both, "rollout").held == 3
+
+
 def test_a_key_of_a_later_version_is_an_error_that_says_which_version_wrote_it() -> None:
     with pytest.raises(BadInput) as error:
         stored(Sampling, {"sampling": {"rules": [{"sort": 1}]}}, "sampling", "release 0123", "0.4.1")

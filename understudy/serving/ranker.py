@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from understudy import renames
 from understudy.errors import BadInput
+from understudy.evaluation.config import Evaluation
 from understudy.features.items import ItemSnapshot
 from understudy.inputs import Inputs
 from understudy.logs.keep import SEED, SLICE
@@ -52,7 +53,7 @@ class Model:
             for view, one in json.loads(release.files["feature_service.json"])["views"].items()
             if view.startswith("user_")
         }
-        primary = tuple(config["evaluation"]["primary_heads"]) or self.heads[:1]
+        primary = stored(Evaluation, config, "evaluation", where, by).primary_heads or self.heads[:1]
         worth = self.config.utility or dict.fromkeys(primary, 1.0)
         unknown = sorted(set(worth) - set(self.heads))
         if unknown:
