@@ -1,5 +1,6 @@
 """Names that have changed: people have a minor version's time, what a version of ours wrote is read without a word."""
 
+import ast
 import dataclasses
 import json
 from pathlib import Path
@@ -268,6 +269,35 @@ def test_a_key_of_a_later_version_is_an_error_that_says_which_version_wrote_it()
 def test_a_key_that_no_version_knows_is_an_error_too() -> None:
     with pytest.raises(BadInput, match=r"`sampling\.sort`: .* another version wrote it, or somebody has changed it"):
         stored(Sampling, {"sampling": {"sort": 1}}, "sampling", "release 0123", "0.1.0")
+
+
+# file → why it reads a release's or plan's configuration as it was written
+AS_WRITTEN = {
+    "releases/shown.py": "its digest names what was written",
+    "simulator/spoiling.py": "a release of this version is spoilt for a rehearsal",
+}
+
+
+def test_every_stored_configuration_is_read_in_todays_names() -> None:
+    root = Path(renames.__file__).parent
+    found = set()
+    for path in root.rglob("*.py"):
+        if not path.relative_to(root).parts[0].startswith(("pipelines", "components")):
+            tree = ast.parse(path.read_text())
+            read = {id(arg) for call in ast.walk(tree) if isinstance(call, ast.Call) for arg in _read(call)}
+            found |= {str(path.relative_to(root)) for one in ast.walk(tree) if _is_config(one) and id(one) not in read}
+    assert found == set(AS_WRITTEN)
+
+
+def _is_config(node: ast.AST) -> bool:
+    """Whether it is ``…["config"]``, read."""
+    return isinstance(node, ast.Subscript) and ast.unparse(node.slice) == "'config'" and isinstance(node.ctx, ast.Load)
+
+
+def _read(call: ast.Call) -> list[ast.expr]:
+    """What a call brings to today's names."""
+    readers = ("today", "stored", "_sampling_digest")
+    return call.args if ast.unparse(call.func).rpartition(".")[2] in readers else []
 
 
 def plan(**changed: Any) -> dict[str, Any]:
