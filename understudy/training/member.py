@@ -132,7 +132,7 @@ def _rows(tensors: dict[str, Tensor], part: str) -> Rows:
 def _main(folder: Path, number: int) -> None:
     torch.set_num_threads(1)
     task = json.loads((folder / _TASK).read_text())
-    config = from_json(Training, canonical_json(task["training"]))
+    config = from_json(Training, canonical_json(task["training"]), "training")
     base = from_files({name: (folder / name).read_bytes() for name in _FILES})
     tensors = safetensors.torch.load_file(folder / _ROWS)
     train, stop, last = (_rows(tensors, part) for part in ("train", "stop", "last"))
