@@ -14,6 +14,7 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from pipelines.placing import image_of, jobs_of, limits, placing
 from pipelines.retraining import GRAPHS, ROLES, name_of, retraining
+from understudy import __version__
 from understudy.config import Config
 from understudy.errors import BadInput
 from understudy.section import canonical_json
@@ -64,6 +65,8 @@ class Compiled:
         given: dict[str, Any] = {"kubernetes_manifest_format": True, "kubernetes_manifest_options": options}
         with _quiet():
             compiler.Compiler().compile(self.component, str(path), **(given if manifest else {}))
+        said = f"# Compiled by understudy {__version__}: {self.version}\n"  # no part of the content
+        Path(path).write_text(said + Path(path).read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def compiled(config: Config, kind: str = "retrain") -> Compiled:

@@ -10,10 +10,12 @@ from pipelines.compile import Compiled, compiled
 from pipelines.connection import Connection, Lost, Refused, none_of
 from pipelines.retraining import GRAPHS, name_of
 from pipelines.upload import Uploaded, experiment_id, find_experiment, find_version, upload, version_names
+from understudy import __version__
 from understudy.config import Config
 from understudy.errors import BadInput
 from understudy.kubeflow.cron import server_cron
 from understudy.kubeflow.schedules import Action, Running, Wanted, decide, schedule_of, steps
+from understudy.kubeflow.versions import difference
 
 __all__ = ["Planned", "apply", "in_flight", "listed", "plan", "switch"]
 
@@ -27,12 +29,14 @@ class Planned:
     Args:
         made: the pipelines that the schedules need. missing: of these, what is not on the server.
         notes: schedule → what must be said of its times.
+        versions: where a pipeline and its images are of several versions, a line each.
     """
 
     made: dict[str, Compiled]
     missing: list[Compiled]
     actions: list[Action]
     notes: dict[str, str] = field(default_factory=dict)
+    versions: list[str] = field(default_factory=list)
 
 
 def plan(connection: Connection, config: Config, now: datetime.datetime | None = None) -> Planned:
@@ -43,10 +47,13 @@ def plan(connection: Connection, config: Config, now: datetime.datetime | None =
     """
     pipeline = config.pipeline
     made = {kind: compiled(config, kind) for kind in dict.fromkeys(one.kind for one in pipeline.schedules)}
-    missing = [one for one in made.values() if find_version(connection, one) is None]
+    there = {one.name: find_version(connection, one) for one in made.values()}
+    missing = [one for one in made.values() if there[one.name] is None]
+    by = {name: __version__ if found is None else found.by for name, found in there.items()}
+    told = [difference(one.name, by[one.name], one.images, __version__) for one in made.values()]
     wanted, notes = _wanted(config, made, now or datetime.datetime.now(datetime.UTC))
     actions = decide(pipeline.name, wanted, listed(connection, config))
-    return Planned(made, missing, actions, notes)
+    return Planned(made, missing, actions, notes, [line for line in told if line is not None])
 
 
 def _wanted(config: Config, made: dict[str, Compiled], now: datetime.datetime) -> tuple[list[Wanted], dict[str, str]]:

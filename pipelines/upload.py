@@ -11,6 +11,7 @@ from pipelines.compile import Compiled
 from pipelines.connection import Connection, Lost, Refused
 from understudy import __version__
 from understudy.kubeflow.config import Pipeline
+from understudy.kubeflow.versions import compiled_by, made_by
 
 __all__ = ["Uploaded", "experiment_id", "find_experiment", "find_version", "upload", "version_names"]
 
@@ -23,6 +24,7 @@ class Uploaded:
 
     Args:
         new: whether it was uploaded just now.
+        by: the version of the package that has compiled it; empty: the server does not say.
     """
 
     kind: str
@@ -31,6 +33,7 @@ class Uploaded:
     pipeline_id: str
     version_id: str
     new: bool
+    by: str
 
 
 def upload(connection: Connection, made: Compiled) -> Uploaded:
@@ -44,16 +47,17 @@ def upload(connection: Connection, made: Compiled) -> Uploaded:
         return found
     pipeline_id = _pipeline_id(connection, made.name) or _create_pipeline(connection, made)
     version_id = _version_id(connection, pipeline_id, made.version) or _create_version(connection, pipeline_id, made)
-    return Uploaded(made.kind, made.name, made.version, pipeline_id, version_id, new=True)
+    return Uploaded(made.kind, made.name, made.version, pipeline_id, version_id, new=True, by=__version__)
 
 
 def find_version(connection: Connection, made: Compiled) -> Uploaded | None:
     """The version of this content, or None where there is none."""
     pipeline_id = _pipeline_id(connection, made.name)
-    version_id = _version_id(connection, pipeline_id, made.version) if pipeline_id else None
-    if pipeline_id is None or version_id is None:
+    found = _version(connection, pipeline_id, made.version) if pipeline_id else None
+    if pipeline_id is None or found is None:
         return None
-    return Uploaded(made.kind, made.name, made.version, pipeline_id, version_id, new=False)
+    by = compiled_by(found.description)
+    return Uploaded(made.kind, made.name, made.version, pipeline_id, str(found.pipeline_version_id), new=False, by=by)
 
 
 def version_names(connection: Connection, pipeline: str) -> dict[str, str]:
@@ -94,9 +98,13 @@ def _pipeline_id(connection: Connection, name: str) -> str | None:
 
 
 def _version_id(connection: Connection, pipeline_id: str, name: str) -> str | None:
-    listed = connection.client.list_pipeline_versions
-    found = connection.named(f"version {name}", listed, "pipeline_versions", name, pipeline_id=pipeline_id)
+    found = _version(connection, pipeline_id, name)
     return str(found.pipeline_version_id) if found else None
+
+
+def _version(connection: Connection, pipeline_id: str, name: str) -> Any:
+    listed = connection.client.list_pipeline_versions
+    return connection.named(f"version {name}", listed, "pipeline_versions", name, pipeline_id=pipeline_id)
 
 
 def _create_pipeline(connection: Connection, made: Compiled) -> str:
@@ -115,7 +123,7 @@ def _create_version(connection: Connection, pipeline_id: str, made: Compiled) ->
         path = str(Path(folder) / "pipeline.yaml")
         made.write(path)
         given: dict[str, Any] = {"pipeline_version_name": made.version, "pipeline_id": pipeline_id}
-        given["description"] = f"made by understudy {__version__}"
+        given["description"] = made_by(__version__)
         send = connection.client.upload_pipeline_version
         try:
             return str(connection.call(f"uploading {made.version}", send, path, **given).pipeline_version_id)

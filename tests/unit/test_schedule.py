@@ -121,6 +121,18 @@ def test_a_dry_run_only_looks(place: Place) -> None:
     assert place.server.writes() == []
 
 
+def test_the_plan_says_when_pipeline_and_images_are_of_several_versions(place: Place) -> None:
+    images = {"spark": "me/spark:0.1.0", "tools": "me/tools:7.3.0"}
+    assert "its images are of 7.3.0 (tools)" in place.apply(FEATURES, images=images)
+    images["tools"] = "me/tools:0.1.9"
+    assert "its images are of" not in place.apply(FEATURES, images=images)
+    for version in place.server.versions.values():
+        version["description"] = "made by understudy 0.0.7"
+    found = json.loads(place.run("apply", "--dry-run", "--json", schedules=[FEATURES], images=images))
+    assert len(found["versions"]) == 1
+    assert found["versions"][0].startswith("pipeline understudy-refresh: compiled by understudy 0.0.7, its images are")
+
+
 def test_another_time_replaces_the_old_one(place: Place) -> None:
     place.apply(FEATURES)
     old = place.id_of("features")

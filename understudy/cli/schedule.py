@@ -179,6 +179,8 @@ def _print_plan(planned: "Planned") -> None:
     print_table("plan", ("what", "name", "action", "why"), rows)
     for name, note in planned.notes.items():
         click.echo(f"{name}: {note}")
+    for line in planned.versions:
+        click.echo(line)
     loose = sorted({image for one in planned.made.values() for image in one.loose})
     if loose:
         click.echo(f"not named by a digest, so what runs may change without a new version: {', '.join(loose)}")
@@ -194,6 +196,7 @@ def _plan_json(planned: "Planned") -> dict[str, Any]:
             for one in planned.actions
         ],
         "notes": planned.notes,
+        "versions": planned.versions,
     }
 
 
