@@ -3,6 +3,7 @@
 import datetime
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from understudy.logs.journal import Journal
 from understudy.logs.segments import write_segments
 from understudy.releases import unit
 from understudy.releases.fetching import fetch
+from understudy.rollout import state
+from understudy.rollout.record import Rollouts
+from understudy.rollout.state import Decision, State
 from understudy.runs import Run, record
 from understudy.schema import Rows
 from understudy.snapshot import Snapshot
@@ -226,6 +230,20 @@ def test_a_snapshot_of_items_of_an_older_format_is_read(tmp_path: Path, monkeypa
     snapshot_of_items(tmp_path / "two", 3)
     with pytest.raises(BadInput, match="expected a snapshot of format 1 to 2, found 3, which a newer version wrote"):
         ItemSnapshot.open(tmp_path / "two")
+
+
+def test_a_rollout_of_an_older_format_goes_on(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = State.begin("r", "a" * 64, "b" * 64, 0.0)
+    Rollouts(lake).begin(began, "begun")
+    held: Format[dict[str, Any]] = Format("state", 2, "end it", {1: lambda one: {**one, "steps": [7], "held": 3}})
+    monkeypatch.setattr(state, "_FORMAT", held)
+    number, found = Rollouts(lake).load("r")
+    assert (found.steps, found.held) == ((7,), 3)
+    Rollouts(lake).advance(number, found, Decision(replace(found, phase="paused"), ("paused",)))
+    assert Rollouts(lake).load("r") == (2, replace(found, phase="paused"))
+    monkeypatch.undo()
+    with pytest.raises(BadInput, match=r"rollout r: expected a state of format 1, found 2, which understudy .* wrote"):
+        Rollouts(lake).load("r")
 
 
 def test_a_journal_of_an_older_format_is_brought_forward_whole_or_not_at_all(

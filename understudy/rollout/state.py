@@ -7,10 +7,13 @@ from typing import Any
 
 from understudy import renames
 from understudy.experiments import Arms, Outcomes, ramp
+from understudy.formats import Format
 from understudy.rollout.config import Rollout
 
 __all__ = ["ENDED", "ArmSeen", "Decision", "Seen", "State", "arms_of", "held_of", "releases_of", "steps_of"]
 
+# Names that change are in ``renames``; a step is for whatever else does.
+_FORMAT: Format[dict[str, Any]] = Format("state", 1, "end the rollout with the version that began it")
 ENDED = ("promoted", "aborted", "rejected")
 PHASES = ("running", "paused", *ENDED)
 _TEXTS = ("id", "candidate", "stable", "phase", "reason", "previous", "month")
@@ -70,7 +73,7 @@ class State:
         return self.phase in ENDED
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | _FORMAT.mark()
 
     @classmethod
     def from_json(cls, value: Any) -> "State":
@@ -78,11 +81,13 @@ class State:
 
         Raises:
             ValueError: it is something else.
+            BadInput: this version does not read its format.
         """
         fields = {one.name: one for one in dataclasses.fields(cls)}
         if not isinstance(value, dict):
             raise ValueError("expected a rollout's state")
-        value = renames.state_fields(value)
+        value = _FORMAT.unmarked(value, f"rollout {value.get('id')}")
+        value = {name: one for name, one in renames.state_fields(value).items() if name != "version"}  # of the mark
         if unknown := sorted(map(str, value.keys() - fields.keys())):
             raise ValueError(f"expected a rollout's state, found unknown fields: {', '.join(unknown)}")
         known = {**value, "steps": tuple(value.get("steps") or ())}
