@@ -130,7 +130,8 @@ def ingested(folder: Path) -> None:
     for attributes in ("users", "items"):  # a few of the columns
         value["source"][attributes]["categorical"] = value["source"][attributes]["categorical"][:2]
         value["source"][attributes]["numeric"] = value["source"][attributes]["numeric"][:1]
-    config = written(folder, value | SMALL | {key: FEED[key] for key in ("window", "features", "drift")})
+    features = FEED["features"] | {"crosses": []}
+    config = written(folder, value | SMALL | {"window": FEED["window"], "drift": FEED["drift"], "features": features})
     logs, earlier = folder / "logs", folder / "earlier"
     generate(logs, seed=0, rows=ROWS)
     shutil.copytree(logs, earlier)
