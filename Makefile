@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LAKE ?= ./lake
 DATA ?=
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 CODE := understudy components pipelines feature_repo benchmarks images tests
 
 .DEFAULT_GOAL := help
@@ -28,13 +30,29 @@ lint: install ## style and types
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy understudy components pipelines
 
+.PHONY: test-unit
+test-unit: install ## one process's logic: no Spark, no servers but loopback HTTP (WORKERS=)
+	$(PYTEST) tests/unit -m "not slow"
+
+.PHONY: test-integration
+test-integration: install ## real Spark, Feast, Redis, servers (WORKERS=)
+	$(PYTEST) tests/integration -m "not slow"
+
 .PHONY: test
-test: lint ## lint and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+test: lint ## lint, types, unit and integration tests
+	$(PYTEST) -m "not slow"
+
+.PHONY: test-slow
+test-slow: install ## what test-all has beyond test: whole runs, kills, containers
+	$(PYTEST) -m slow
 
 .PHONY: test-all
 test-all: lint ## every test
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+.PHONY: deps-test
+deps-test: ## install the programs that tests start, or say how
+	$(PYTHON) tests/support/programs.py
 
 .PHONY: bench
 bench: install ## the comparisons behind the README's numbers (DATA=)

@@ -1,9 +1,11 @@
-"""Generated logs, their configuration, and one small lake for the whole session."""
+"""What all tests share: generated logs, their configuration, who runs where, and how long each level took."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from programs import require
 
 from understudy import alerts
 from understudy import config as configuration
@@ -12,6 +14,34 @@ from understudy.releases import mlflow_server
 from understudy.simulator.kuairand import generate
 
 ROOT = Path(__file__).resolve().parent.parent
+LEVELS = ("unit", "integration", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who runs with whom, where several processes share the tests.
+
+    What uses Spark's session runs in one process, since starting it costs more than most tests. A file's other tests
+    stay together, since they share its fixtures.
+    """
+    for item in items:
+        uses_spark = "session" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("spark" if uses_spark else item.path.name))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        require(mark.args[0])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How long the tests of each level took, one after the other."""
+    spent: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                spent[report.nodeid.split("/")[1]] += report.duration
+    told = [f"{level} {spent[level] / 60:.1f} min" for level in LEVELS if level in spent]
+    terminalreporter.write_line(f"time in tests, all processes: {', '.join(told)}")
 
 
 @pytest.fixture(autouse=True)

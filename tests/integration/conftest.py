@@ -1,10 +1,14 @@
-"""One Spark session, and one lake with a release, for all integration tests."""
+"""One Spark session, and one lake with a release, for all integration tests.
+
+Tests that use ``session`` run in one process, one after the other; those that only read the lake run anywhere.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
+from shared import once
 from steps import FIRST, small, through
 
 from understudy import spark
@@ -20,9 +24,14 @@ def session() -> Iterator[SparkSession]:
 
 
 @pytest.fixture(scope="session")
-def released(tmp_path_factory: pytest.TempPathFactory, logs: Path, config: Config, session: SparkSession) -> Path:
+def released(
+    tmp_path_factory: pytest.TempPathFactory, logs: Path, config: Config, request: pytest.FixtureRequest
+) -> Path:
     """A lake with a first release, of the days to 30 April; a test that changes it takes a copy."""
-    lake = tmp_path_factory.mktemp("released") / "lake"
-    ingest(config, str(logs), str(lake))
-    through(str(lake), small(config), FIRST, "promote")
-    return lake
+
+    def make(folder: Path) -> None:
+        request.getfixturevalue("session")
+        ingest(config, str(logs), str(folder / "lake"))
+        through(str(folder / "lake"), small(config), FIRST, "promote")
+
+    return once(tmp_path_factory, "released", make) / "lake"

@@ -1,6 +1,5 @@
 """Served context in Debian's redis-server: shared, lost, and out of reach."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 from collecting import Server, action, seen, served
 from redis_server import Redis
 
-pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs Debian's redis-server")
+pytestmark = pytest.mark.needs("redis-server")
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from understudy.simulator.traffic import Requests
 ROOT = Path(__file__).resolve().parent.parent.parent
 DAYS = 4
 
+pytestmark = pytest.mark.usefixtures("session")  # the steps before training are Spark's
+
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Feeds, Feeds, Inputs]:

@@ -40,7 +40,7 @@ from understudy.snapshot import Snapshot
 
 LAKES = "s3://lakes"
 SECOND = "2022-05-02"  # last day of the second release's window
-needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs Debian's redis-server")
+needs_redis = pytest.mark.needs("redis-server")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -22,7 +22,7 @@ from understudy.lake import Lake
 from understudy.runs import Run
 from understudy.serving.online import Asked, OnlineStore, RedisStore, Row, SqliteStore, Unavailable
 
-needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs Debian's redis-server")
+needs_redis = pytest.mark.needs("redis-server")
 
 
 @pytest.fixture(scope="module")

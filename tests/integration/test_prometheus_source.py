@@ -14,7 +14,7 @@ from understudy.rollout.metrics import Counted, Tally, read
 from understudy.rollout.prometheus import Prometheus
 from understudy.rollout.state import ArmSeen, State
 
-pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's prometheus")
+pytestmark = pytest.mark.needs("prometheus")
 
 
 @pytest.fixture

@@ -204,11 +204,10 @@ def test_what_is_under_way_is_answered_when_the_server_ends(lake: Path, serve: C
     assert answers == [200] * 6
 
 
+@pytest.mark.needs("redis-server")
 def test_slow_and_dead_redis_cost_features_and_no_answers(
     lake: Path, serve: Callable[..., RankServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shutil.which("redis-server") is None:
-        pytest.skip("needs Debian's redis-server")
     redis, (user, *others), items = Redis(tmp_path), users_of(lake), items_of(lake)[:20]
     monkeypatch.setenv(REDIS_URL, redis.url)
     refresh(lake)

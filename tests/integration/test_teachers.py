@@ -21,6 +21,8 @@ from understudy.training.config import Distillation, Ensemble, Variant
 
 SECOND = "2022-05-02"
 
+pytestmark = pytest.mark.usefixtures("session")  # the steps before training are Spark's
+
 
 @pytest.fixture(scope="module")
 def released(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,6 +15,8 @@ from understudy.training import step as training
 
 SECOND = "2022-05-02"
 
+pytestmark = pytest.mark.usefixtures("session")  # the steps before training are Spark's
+
 
 @pytest.fixture(scope="module")
 def prepared(released: Path, config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Config]:

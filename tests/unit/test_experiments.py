@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -67,7 +66,7 @@ VECTORS = {  # salt:user → XXH64 mod 100, by the reference library
 }
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.needs("node")
 def test_the_bucket_is_the_same_in_python_and_in_the_readmes_javascript() -> None:
     for (salt, user), expected in VECTORS.items():
         assert xxh64_intdigest(f"{salt}:{user}".encode()) % 100 == expected

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ GATEWAY_API, KSERVE = "gateway.networking.k8s.io/v1", "serving.kserve.io/v1beta1
 OPERATORS_OWN = "monitoring.coreos.com/"  # checked where these are made
 OLDEST, NEWEST = "1.34", kubernetes_validate.latest_version()
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, which builds the manifests")
+pytestmark = pytest.mark.needs("kubectl")  # which builds the manifests
 Json = dict[str, Any]
 
 

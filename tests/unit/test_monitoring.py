@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +15,7 @@ from understudy.logs.metrics import Metrics as CollectorMetrics
 from understudy.serving.metrics import Metrics as ServingMetrics
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "manifests" / "components" / "monitoring"
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Debian's prometheus")
+needs_promtool = pytest.mark.needs("promtool")
 
 SUFFIXES = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
 

@@ -9,10 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
+from http_server import listening
 
 __all__ = ["Proxy", "mlflow_server", "proxy"]
 
@@ -106,15 +107,11 @@ def proxy(uri: str) -> Iterator[tuple[str, Proxy]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    one = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    one.daemon_threads = True
-    threading.Thread(target=one.serve_forever, args=[0.05], daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{one.server_port}", state
-    finally:
-        state.end.set()
-        one.shutdown()
-        one.server_close()
+    with listening(Handler) as url:
+        try:
+            yield url, state
+        finally:
+            state.end.set()
 
 
 def _forward(port: int, asked: BaseHTTPRequestHandler, body: bytes) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""A small HTTP server on loopback that answers as a test says."""
+"""Small HTTP servers on loopback: one that answers as a test says, and what others are made of."""
 
 import contextlib
 import threading
@@ -7,7 +7,20 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
-__all__ = ["Answer", "Asked", "nobody", "server"]
+__all__ = ["Answer", "Asked", "listening", "nobody", "server"]
+
+
+@contextlib.contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server whose requests the handler answers, each in a thread."""
+    one = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    one.daemon_threads = True
+    threading.Thread(target=one.serve_forever, args=[0.05], daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{one.server_port}"
+    finally:
+        one.shutdown()
+        one.server_close()
 
 
 class Asked(NamedTuple):
@@ -68,15 +81,11 @@ def server(answer: Callable[[Asked], Answer]) -> Iterator[tuple[str, list[Asked]
         def log_message(self, *_: object) -> None:
             pass
 
-    one = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    one.daemon_threads = True
-    threading.Thread(target=one.serve_forever, args=[0.05], daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{one.server_port}", asked
-    finally:
-        end.set()
-        one.shutdown()
-        one.server_close()
+    with listening(Handler) as url:
+        try:
+            yield url, asked
+        finally:
+            end.set()
 
 
 def nobody() -> str:

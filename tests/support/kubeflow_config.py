@@ -10,7 +10,7 @@ from understudy.config import Config
 
 __all__ = ["configured", "written"]
 
-_FILE = Path(__file__).resolve().parent.parent / "examples" / "generated.yaml"
+_FILE = Path(__file__).resolve().parent.parent.parent / "examples" / "generated.yaml"
 WEEKLY = {"name": "weekly", "cron": "0 3 * * 1"}
 
 

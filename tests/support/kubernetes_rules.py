@@ -21,7 +21,7 @@ __all__ = [
 
 Json = dict[str, Any]
 
-MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
+MANIFESTS = Path(__file__).resolve().parent.parent.parent / "manifests"
 # What a pod may mount under the restricted profile.
 _VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 

@@ -10,15 +10,15 @@ import datetime
 import json
 import re
 import socket
-import threading
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 
 import kfp_server_api
 import yaml
+from http_server import listening
 
 __all__ = ["Call", "Kubeflow", "running"]
 
@@ -314,11 +314,5 @@ def running(kubeflow: Kubeflow) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with listening(Handler) as url:
+        yield url

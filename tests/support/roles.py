@@ -7,7 +7,7 @@ from pathlib import Path
 
 __all__ = ["as_role"]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 _FAR = """
 import importlib.metadata, re, sys
 plain = lambda name: re.sub('[-_.]+', '-', name).lower()
