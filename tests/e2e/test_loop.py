@@ -14,6 +14,8 @@ import pytest
 import yaml
 from commands import CLI, ROOT, understudy
 
+pytestmark = pytest.mark.timeout(1800)  # two whole runs come before the first test
+
 CONFIG = str(ROOT / "examples" / "generated.yaml")
 WINDOW_END = "2022-04-30"
 
@@ -47,7 +49,8 @@ def released(tmp_path_factory: pytest.TempPathFactory, ingested: Path) -> tuple[
     return lake, json.loads(done.stdout)
 
 
-def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[Any]", limit_s: float = 300) -> None:
+def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[Any]", limit_s: float = 900) -> None:
+    """Until it holds; the limit is for a machine that is busy with other things."""
     end = time.monotonic() + limit_s
     while not condition():
         assert process.poll() is None, "the run ended before it could be killed"
