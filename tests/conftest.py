@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = ("unit", "integration", "e2e")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Who runs with whom, where several processes share the tests.
 
