@@ -51,7 +51,7 @@ CASES: list[tuple[str, list[str], Callable[[Path], None], str, str]] = [
     ("no folder", ["--state", "{folder}/no/state.db"], nothing, TOKEN, "state.db: expected stores that open, found"),
     ("a folder", ["--state", "{folder}"], nothing, TOKEN, "expected stores that open, found: unable to open"),
     ("no database", [], no_database, TOKEN, "expected stores that open, found: file is not a database"),
-    ("later version", [], of_a_later_version, TOKEN, "expected a journal of format 1, found 99, which a newer version wrote"),
+    ("later version", [], of_a_later_version, TOKEN, "expected a journal of format 1, found 99, which a newer"),
     ("in use", [], held, TOKEN, "state.db: expected no other collector on this file, found one"),
     ("no lake", [], a_file_as_lake, TOKEN, "expected a folder, found a file; correct --lake"),
     ("no Redis", ["--redis", "redis://127.0.0.1:1/0"], nothing, TOKEN, "--redis redis://127.0.0.1:1/0: expected"),
