@@ -66,8 +66,8 @@ def test_it_trains_releases_refreshes_and_serves(lake: Path) -> None:
     inputs = Inputs.from_json(file.read_text())
     assert (inputs.numeric, [name for name in inputs.categorical if "profile" in name]) == ((), [])
     assert refresh_now(config, str(lake))["window_end"] >= run.plan().window_end
-    another_release(lake, serving=PATIENT)
-    server = RankServer(lake)
+    patient = another_release(lake, serving={**PATIENT, "online_timeout_ms": 1000.0})
+    server = RankServer(lake, "--release", patient)
     for user in (4, 5):
         answer = server.rank(f"u{user}", [f"i{item}" for item in range(40)]).json()
         assert sum(int(item[1:]) < 20 for item in answer["items"][:10]) >= 8
