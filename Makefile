@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LAKE ?= ./lake
 DATA ?=
 WORKERS ?= auto
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 CODE := understudy components pipelines feature_repo benchmarks images tests
 
 .DEFAULT_GOAL := help

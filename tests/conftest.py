@@ -1,11 +1,15 @@
 """What all tests share: generated logs, their configuration, who runs where, and how long each level took."""
 
+import functools
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from programs import require
+from xdist.scheduler import LoadScopeScheduling
 
 from understudy import alerts
 from understudy import config as configuration
@@ -15,18 +19,28 @@ from understudy.simulator.kuairand import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = ("unit", "integration", "e2e")
+_USES_SPARK = re.compile(r'session: SparkSession|usefixtures\("session"\)')
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """Who runs with whom, where several processes share the tests.
 
-    What uses Spark's session runs in one process, since starting it costs more than most tests. A file's other tests
-    stay together, since they share its fixtures.
+    A file's tests stay together, since they share its fixtures. Files that use Spark's session run in one process:
+    starting it costs more than most tests. (xdist's own groups by mark do nothing with pytest 9.2.)
     """
-    for item in items:
-        uses_spark = "session" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("spark" if uses_spark else item.path.name))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "spark" if _USES_SPARK.search(_source(file)) else file
+
+
+@functools.cache
+def _source(file: str) -> str:
+    return (ROOT / file).read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
