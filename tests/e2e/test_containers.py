@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from commands import CLI, ROOT, understudy
+from waiting import eventually
 
 from understudy import __version__
 
@@ -133,10 +134,13 @@ def test_the_rank_server_starts_from_its_image(lakes: tuple[Path, Path], release
             "body = json.dumps({'user_id': '1', 'candidates': ['3', '14'], 'context': {'surface': '1'}}).encode()\n"
             "print(u.urlopen(u.Request('http://localhost:8800/v1/rank', body, head)).read().decode())\n"
         )
-        end = time.monotonic() + 120
-        while (answer := server.exec_run(["python3", "-c", probe])).exit_code:
-            assert time.monotonic() < end, server.logs().decode()[-2000:]
-            time.sleep(1)
-        assert json.loads(answer.output)["release"] == released["digest"]
+        answers: list[Any] = []
+
+        def is_answered() -> bool:
+            answers.append(server.exec_run(["python3", "-c", probe]))
+            return answers[-1].exit_code == 0
+
+        eventually(is_answered, 120, told=lambda: server.logs().decode()[-2000:])
+        assert json.loads(answers[-1].output)["release"] == released["digest"]
     finally:
         server.remove(force=True)

@@ -5,14 +5,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from commands import CLI, ROOT, understudy
+from waiting import eventually
 
 pytestmark = pytest.mark.timeout(1800)  # two whole runs come before the first test
 
@@ -38,7 +37,7 @@ def released(tmp_path_factory: pytest.TempPathFactory, ingested: Path) -> tuple[
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **quiet) as first:  # type: ignore[call-overload]
         try:
-            wait_for(lambda: list(lake.glob("runs/*/steps/train_ranker/checkpoints/*")), first)
+            eventually(lambda: list(lake.glob("runs/*/steps/train_ranker/checkpoints/*")), 900, first)
         finally:
             os.killpg(first.pid, signal.SIGKILL)
     before = {path: path.stat().st_mtime_ns for path in lake.glob("runs/*/steps/*/manifest.json")}
@@ -47,15 +46,6 @@ def released(tmp_path_factory: pytest.TempPathFactory, ingested: Path) -> tuple[
     assert done.returncode == 0, done.stderr[-3000:]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     return lake, json.loads(done.stdout)
-
-
-def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[Any]", limit_s: float = 900) -> None:
-    """Until it holds; the limit is for a machine that is busy with other things."""
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_one_command_makes_a_release(released: tuple[Path, dict[str, Any]]) -> None:

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,6 +20,7 @@ from ranking import ROOT, RankServer, items_of, users_of
 from redis_server import Redis
 from s3_server import S3
 from steps import RUN, small, through
+from waiting import eventually
 
 from understudy import releases
 from understudy.config import Config
@@ -430,12 +430,15 @@ def test_refreshes_take_turns_and_the_pointer_never_moves_backwards(
     def alone(*arguments: Any) -> str:
         assert writing.acquire(blocking=False), "two refreshes at a time"
         try:
-            time.sleep(2.5)  # longer than a lease that nobody renews
+            (lease,) = redis.client.keys("understudy:refresh:*")
+            for _ in range(2):
+                left = redis.client.pttl(lease)
+                eventually(lambda left=left: redis.client.pttl(lease) > left)  # nobody but its holder renews it
             return materialise(*arguments)
         finally:
             writing.release()
 
-    monkeypatch.setattr(workplace, "_LEASE_S", 2.0)
+    monkeypatch.setattr(workplace, "_RENEWED_EVERY_S", 0.05)
     monkeypatch.setattr(online, "materialise", alone)
     monkeypatch.setattr(online, "_settled", lambda plan: 1 << 62)  # each has something to write
     assert at_once([lambda: online.refresh(uri, run_id)] * 2) == [True] * 2

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import uvicorn
 from ranking import HEADERS, PATIENT, ROOT, TOKEN, another_release, items_of, spoiled_release
+from waiting import eventually
 
 from understudy.config import load
 from understudy.errors import BadInput
@@ -111,10 +112,10 @@ def stage(lake: Path) -> Iterator[Callable[..., Stage]]:
         driver = threading.Thread(target=one.drive, daemon=True)
         driver.start()
         path = Path(one.lake.path(ROUTE))
-        wait(path.exists)
+        eventually(path.exists)
         one.server = uvicorn.Server(uvicorn.Config(router(path), port=0, log_level="error"))  # type: ignore[attr-defined]
         threading.Thread(target=one.server.run, daemon=True).start()  # type: ignore[attr-defined]
-        wait(lambda: one.server.started)  # type: ignore[attr-defined]
+        eventually(lambda: one.server.started)  # type: ignore[attr-defined]
         port = one.server.servers[0].sockets[0].getsockname()[1]  # type: ignore[attr-defined]
         one.crowd = threading.Thread(target=one.people, args=[f"http://127.0.0.1:{port}"], daemon=True)  # type: ignore[attr-defined]
         one.crowd.start()  # type: ignore[attr-defined]
@@ -128,22 +129,15 @@ def stage(lake: Path) -> Iterator[Callable[..., Stage]]:
         one.servers.close()
 
 
-def wait(until: Callable[[], Any], limit_s: float = 90) -> None:
-    end = time.monotonic() + limit_s
-    while not until():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_a_release_that_is_no_worse_becomes_everybody_s(lake: Path, stage: Callable[..., Stage]) -> None:
     stable, candidate = production(lake), another_release(lake, serving=WISHES)
     one = stage(candidate)
-    wait(lambda: one.ended is not None)
+    eventually(lambda: one.ended is not None)
     assert one.ended is not None
     assert one.ended.phase == "promoted", one.said
     assert [text.split(":")[0] for text in one.said] == ["step 2", "promoted"]
     seen = len(one.answers)
-    wait(lambda: len(one.answers) > seen + 120)
+    eventually(lambda: len(one.answers) > seen + 120)
     assert {status for _, _, status, _ in one.answers} == {200}
     arms = arms_of(one.ended, CONFIG)
     for _, bucket, _, release in one.answers[-100:]:
@@ -158,16 +152,16 @@ def test_a_release_that_is_no_worse_becomes_everybody_s(lake: Path, stage: Calla
 def test_a_spoiled_release_is_taken_back_and_marked(lake: Path, stage: Callable[..., Stage]) -> None:
     stable, candidate = production(lake), spoiled_release(lake)
     one = stage(candidate)
-    wait(lambda: one.ended is not None)
+    eventually(lambda: one.ended is not None)
     assert one.ended is not None
     assert (one.ended.phase, one.ended.reason) == ("aborted", "scoring"), one.said
     assert one.said[-1].startswith("aborted: scores click: click is predicted +")
     assert marks(one.lake)[candidate]["reason"] == "scoring"
     assert candidate in quarantined(one.lake)
     assert aliases(one.lake)["production"] == stable
-    wait(lambda: len(one.answers) > 10)
+    eventually(lambda: len(one.answers) > 10)
     seen = len(one.answers)
-    wait(lambda: len(one.answers) > seen + 100)
+    eventually(lambda: len(one.answers) > seen + 100)
     assert {(status, release) for _, _, status, release in one.answers[-100:]} == {(200, stable)}
     counted = Counter(status for _, _, status, _ in one.answers)
     assert counted[200] == len(one.answers)
@@ -176,7 +170,7 @@ def test_a_spoiled_release_is_taken_back_and_marked(lake: Path, stage: Callable[
 def test_harm_is_taken_back(lake: Path, stage: Callable[..., Stage]) -> None:
     candidate = another_release(lake, serving=WISHES)
     one = stage(candidate, ratio=0.09)
-    wait(lambda: one.ended is not None)
+    eventually(lambda: one.ended is not None)
     assert one.ended is not None
     assert (one.ended.phase, one.ended.reason) == ("aborted", "harm")
     assert "harm: click -10.00%" in one.said[-1]
@@ -187,11 +181,11 @@ def test_a_person_s_word_counts_and_a_driver_that_ended_goes_on(lake: Path, stag
 
     stable, candidate = production(lake), another_release(lake, serving=WISHES)
     one = stage(candidate)
-    wait(lambda: any("step 2" in text for text in one.said))
+    eventually(lambda: any("step 2" in text for text in one.said))
     with pytest.raises(SystemExit) as ended:
         main(["rollout", "abort", "--lake", str(lake)])
     assert ended.value.code == 0
-    wait(lambda: one.ended is not None)
+    eventually(lambda: one.ended is not None)
     assert one.ended is not None
     assert one.ended.phase == "rejected"
     assert set(json.loads(Path(one.lake.path(ROUTE)).read_text())["arms"]) == {"previous", "month"}

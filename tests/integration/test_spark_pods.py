@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from kubeflow_config import configured
 from kubelet import Kubelet
 from kubernetes_rules import granted
 from steps import small
+from waiting import eventually
 
 from understudy.config import Config
 from understudy.jobs.launching import _named
@@ -137,13 +137,14 @@ def test_a_spark_application_samples_the_same_rows(lake: Lake, config: Config, t
         done = subprocess.run(submit, capture_output=True, text=True, timeout=200, check=False)
         assert done.returncode == 0, done.stderr
         cluster.asked.clear()  # what follows is the driver's
-        for _ in range(600):
-            (driver,) = [pod for name in cluster.names("pods") if is_driver(pod := cluster.find("pods", name) or {})]
-            if driver["status"]["phase"] in ("Succeeded", "Failed"):
-                break
-            time.sleep(0.2)
-        log = kubelet.log(driver["metadata"]["name"])
-        assert driver["status"]["phase"] == "Succeeded", log
+
+        def driver() -> Any:
+            (one,) = [pod for name in cluster.names("pods") if is_driver(pod := cluster.find("pods", name) or {})]
+            return one
+
+        eventually(lambda: driver()["status"]["phase"] in ("Succeeded", "Failed"), 180)
+        log = kubelet.log(driver()["metadata"]["name"])
+        assert driver()["status"]["phase"] == "Succeeded", log
         assert "sample_examples: kept" in log
         assert cluster.asked <= granted("spark")
         assert len(kubelet.pods("executor")) == 2

@@ -5,10 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from urllib.parse import urlsplit
 
 import pytest
+from waiting import eventually
 
 from understudy.spark_server import serving
 
@@ -21,14 +21,9 @@ def _count(**environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def _gone(port: int, patience_s: float = 30) -> bool:
-    until = time.monotonic() + patience_s
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return True
-        time.sleep(0.2)
-    return False
+def _gone(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_children_share_one_spark_that_wants_its_token_and_ends_with_the_caller(monkeypatch: pytest.MonkeyPatch):
@@ -47,7 +42,7 @@ def test_children_share_one_spark_that_wants_its_token_and_ends_with_the_caller(
         port = urlsplit(remote).port
         assert port is not None
     assert "SPARK_REMOTE" not in os.environ
-    assert _gone(port)
+    eventually(lambda: _gone(port))
 
 
 def test_a_caller_that_uses_its_own_server_ends_at_once():
@@ -79,7 +74,7 @@ def test_the_server_goes_with_a_caller_that_is_killed():
         port = urlsplit(caller.stdout.readline().strip()).port
         caller.kill()
     assert port is not None
-    assert _gone(port)
+    eventually(lambda: _gone(port))
 
 
 def _server_of(caller: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from waiting import eventually
 
 from understudy.lake import Lake
 from understudy.snapshot import Snapshot
@@ -42,14 +43,13 @@ class Server:
         assert found, line
         self.url = found[0]
         self.client = httpx.Client(base_url=self.url, headers=HEADERS, timeout=30)
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            try:
-                assert self.client.get("/healthz").status_code == 200
-                return
-            except httpx.TransportError:
-                time.sleep(0.05)
-        raise AssertionError("the collector did not start")
+        eventually(self._answers, process=self.process)
+
+    def _answers(self) -> bool:
+        try:
+            return self.client.get("/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
 
     def send(self, name: str, events: list[dict[str, Any]], now: int | None = None) -> httpx.Response:
         now = now or time.time_ns() // 1_000

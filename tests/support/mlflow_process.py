@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
 from http_server import listening
+from waiting import eventually
 
 __all__ = ["Proxy", "mlflow_server", "proxy"]
 
@@ -34,12 +34,9 @@ def mlflow_server(folder: Path) -> Iterator[str]:
     log = folder / "server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=folder, env=os.environ | _PLAIN, stdout=out, stderr=out)
-    uri, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    uri = f"http://127.0.0.1:{port}"
     try:
-        while not _answers(f"{uri}/health"):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
+        eventually(lambda: _answers(f"{uri}/health"), 120, process, log.read_text)
         yield uri
     finally:
         process.terminate()

@@ -4,12 +4,12 @@ import json
 import re
 import socket
 import subprocess
-import time
 import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import httpx
+from waiting import eventually
 
 __all__ = ["PrometheusServer"]
 
@@ -72,11 +72,7 @@ class PrometheusServer:
             return False
 
     def wait(self, until: Any, limit_s: float = 60) -> None:
-        end = time.monotonic() + limit_s
-        while not until():
-            assert self.process.poll() is None, "prometheus ended"
-            assert time.monotonic() < end, "prometheus did not come to it"
-            time.sleep(0.1)
+        eventually(until, limit_s, self.process)
 
     def value(self, query: str) -> float | None:
         """Of a query that has one value now."""

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+from waiting import eventually
 
 from understudy import releases
 from understudy.lake import Lake
@@ -62,11 +62,7 @@ class RankServer:
         self.lines.extend(self.process.stderr)
 
     def wait(self, until: Any, limit_s: float = 60) -> None:
-        end = time.monotonic() + limit_s
-        while not until():
-            assert self.process.poll() is None, "".join(self.lines)
-            assert time.monotonic() < end, "".join(self.lines)
-            time.sleep(0.05)
+        eventually(until, limit_s, self.process, lambda: "".join(self.lines))
 
     def is_ready(self) -> bool:
         try:

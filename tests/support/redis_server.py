@@ -2,11 +2,11 @@
 
 import socket
 import subprocess
-import time
 import urllib.parse
 from pathlib import Path
 
 import redis
+from waiting import eventually
 
 __all__ = ["Redis"]
 
@@ -29,14 +29,13 @@ class Redis:
         command += ["--requirepass", self.password] if self.password else []
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         self.client = redis.Redis.from_url(self.url)
-        end = time.monotonic() + 20
-        while True:
-            try:
-                self.client.ping()
-                return
-            except redis.ConnectionError:
-                assert time.monotonic() < end, "redis-server did not start"
-                time.sleep(0.05)
+        eventually(self._answers, process=self.process)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
 
     def stop(self) -> None:
         self.process.terminate()

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from cluster import NAMESPACE, running
 from plain_releases import produce, release
+from waiting import eventually
 
 from understudy.cli.ending import ASKED
 from understudy.kubernetes_api import _TIMEOUT_S, _TRIES, Unreachable
@@ -76,10 +77,9 @@ def python_of(process: Process) -> int:
     """The id of the Python process, which is the child of `unshare` where there is one."""
     if "unshare" not in str(process.args):
         return process.pid
-    end = time.monotonic() + 10
-    while not (found := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()):
-        assert time.monotonic() < end
-    return int(found[0])
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    eventually(children.read_text, process=process)
+    return int(children.read_text().split()[0])
 
 
 def ended(process: Process, by: int = signal.SIGTERM) -> tuple[int, str, float]:

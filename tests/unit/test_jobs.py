@@ -22,6 +22,7 @@ from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 from kubernetes import client
 from kubernetes_rules import granted, pod_faults, train_job_faults
 from run_records import FAILED, commit, recorded
+from waiting import eventually
 
 from pipelines.compile import compiled
 from pipelines.placing import jobs_of
@@ -637,9 +638,7 @@ def test_a_launcher_that_is_asked_to_stop_removes_its_job(place: Place, tmp_path
     words = ["train_ranker", place.lake.uri(), place.run.id, "{}", place.words]
     environ = {**os.environ, "KUBECONFIG": str(kubeconfig)}
     with subprocess.Popen([sys.executable, "-c", code, *words], env=environ) as launcher:
-        end = time.monotonic() + 60
-        while not place.cluster.names("trainjobs") and time.monotonic() < end:
-            time.sleep(0.05)
+        eventually(lambda: place.cluster.names("trainjobs"), process=launcher)
         time.sleep(0.5)
         launcher.send_signal(signal.SIGTERM)
         assert launcher.wait(30) == 128 + signal.SIGTERM

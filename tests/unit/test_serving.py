@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import eventually
 
 from understudy.hashing import decision, hash64
 from understudy.logs.events import decode
@@ -236,9 +237,7 @@ def test_a_store_that_is_held_up_holds_nobody_up() -> None:
         assert error.value.cause == "slow"
     assert time.monotonic() - before < 30  # the store itself takes a minute
     held.gate.set()
-    end = time.monotonic() + 30
-    while not store.reading or not store.reading.done():
-        assert time.monotonic() < end
+    eventually(lambda: store.reading and store.reading.done())
     assert Bounded(held, 60).read([key]) == [{"of": key}]
     store.close()
 

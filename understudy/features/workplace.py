@@ -28,6 +28,7 @@ __all__ = ["forget_old", "new_name", "nowhere_online", "only_one", "worked_on"]
 
 _KEPT = 3
 _LEASE_S = 30.0
+_RENEWED_EVERY_S = 10.0
 _REGISTRY = "registry.db"
 _MANIFEST = "manifest.json"
 _MADE = re.compile(r"-(\d{16})(-[0-9a-f]{8})?$")
@@ -91,7 +92,7 @@ def _renewed(lease: Any) -> Iterator[None]:
     done = threading.Event()
 
     def renew() -> None:
-        while not done.wait(_LEASE_S / 3):
+        while not done.wait(_RENEWED_EVERY_S):
             with contextlib.suppress(RedisError):
                 lease.reacquire()
 
