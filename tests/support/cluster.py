@@ -52,6 +52,7 @@ class Cluster(KubernetesEmulator):
         self.unread: tuple[int, str] | None = None  # how reading a pod's log is refused
         self.missing: set[str] = set()  # kinds that nobody has installed
         self.logs: dict[str, list[tuple[str, str]]] = {}  # pod → time and text of its lines
+        self.heard: dict[str, int] = {}  # pod → how many of them there were when its log was last read
         self.fault: Callable[[int], int | str | None] = lambda _: None
 
     def put(self, plural: str, value: Json) -> None:
@@ -106,6 +107,7 @@ class Cluster(KubernetesEmulator):
         if request.name not in self.logs:
             return _status(400, f'container "main" in pod "{request.name}" is waiting to start')
         since = request.params.get("sinceTime", "")
+        self.heard[request.name] = len(self.logs[request.name])
         lines = [f"{at} {text}\n" for at, text in self.logs[request.name] if at >= since[:19]]
         return aiohttp.web.Response(text="".join(lines), content_type="text/plain")
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from roles import as_role
 
 from understudy.cli import main
 from understudy.logs.journal import hold
@@ -89,15 +88,3 @@ def test_bad_input_is_one_clear_line(
     assert TOKEN not in told
     if "Usage" not in told:
         assert len(told.splitlines()) == 1
-
-
-def test_a_collector_needs_no_more_than_its_own_role_s_packages(tmp_path: Path) -> None:
-    """It comes as far as its address."""
-    code = (
-        "from understudy.cli import main\n"
-        "import uvicorn, uvloop, understudy.http_guard\n"
-        f"main(['collect', '--config', 'examples/collector.yaml', '--lake', {str(tmp_path / 'lake')!r},\n"
-        f"      '--state', {str(tmp_path / 'state.db')!r}, '--host', '192.0.2.1'])\n"
-    )
-    done = as_role("collect", code, UNDERSTUDY_COLLECT_TOKEN=TOKEN)
-    assert (done.returncode, "expected a free address" in done.stderr) == (2, True), done.stderr[-2000:]

@@ -2,12 +2,12 @@
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import uvicorn
+from waiting import eventually
 
 from understudy.http_guard import guarded
 
@@ -22,15 +22,25 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[tuple[str, int]]:
-    listening = socket.create_server(("127.0.0.1", 0))
+def listening() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@pytest.fixture(scope="module")
+def server(listening: socket.socket) -> Iterator[uvicorn.Server]:
     protocol = guarded(4_000, 30, idle_s=3, connections=3)
-    server = uvicorn.Server(uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    running = uvicorn.Server(uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="error"))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
-    yield listening.getsockname()
-    server.should_exit = True
+    yield running
+    running.should_exit = True
     thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def address(server: uvicorn.Server, listening: socket.socket) -> tuple[str, int]:
+    address: tuple[str, int] = listening.getsockname()
+    return address
 
 
 def answered(connection: socket.socket) -> bool:
@@ -54,10 +64,11 @@ def test_the_one_that_was_silent_for_longest_makes_room(address: tuple[str, int]
         assert answered(second)
 
 
-def test_who_does_not_read_the_answer_is_closed(address: tuple[str, int]) -> None:
+def test_who_does_not_read_the_answer_is_closed(address: tuple[str, int], server: uvicorn.Server) -> None:
     with socket.create_connection(address, 30) as connection:
         connection.sendall(ASK % b"large")
-        time.sleep(8)
+        eventually(lambda: server.server_state.connections)
+        eventually(lambda: not server.server_state.connections)
         got = 0
         try:
             while piece := connection.recv(1 << 20):

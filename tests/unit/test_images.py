@@ -1,11 +1,9 @@
 """What the container images promise, read off the files that build them."""
 
 import itertools
-import os
 import re
 import runpy
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from roles import as_role
 
 from understudy.jobs import spark_jobs
 from understudy.jobs.train_job import train_job
@@ -87,19 +84,6 @@ def test_a_role_has_a_lock_and_an_extra(role: str) -> None:
     assert role in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
-def extras(role: str) -> list[str]:
-    """What an image of a role is made of."""
-    command = ["sh", str(IMAGES / "install.sh"), "extras"]
-    done = subprocess.run(command, env={**os.environ, "ROLE": role}, capture_output=True, text=True, check=True)
-    return done.stdout.split()
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_every_role_can_read_a_lake_in_an_object_store(role: str) -> None:
-    assert extras(role)[0] == role
-    assert "s3" in extras(role)
-
-
 # Whether it can import what it needs
 
 
@@ -109,73 +93,6 @@ def test_at_its_end_a_build_imports_what_will_run() -> None:
     assert check > max(n for n, words in enumerate(stage) if words[0] in ("COPY", "ENV", "USER"))
     (variant,) = {words[1] for words in instructions(CONTAINERFILE) if words[1].startswith("VARIANT=")}
     assert ["ARG", variant] in stage[:check]
-
-
-@pytest.mark.timeout(360)
-@pytest.mark.parametrize("role", ROLES)
-def test_a_role_s_locks_hold_what_it_imports(role: str) -> None:
-    names = extras(role)
-    more = [] if role == "serve" else ["pipeline"]  # of which an image has kfp alone, for a step's pod
-    code = (
-        f"import runpy, sys\nsys.argv[1:] = {[role, *names]}\nrunpy.run_path('images/imports.py', run_name='__main__')"
-    )
-    done = as_role(" ".join([*names, *more]), code)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def check(folder: Path, role: str, broken: dict[str, str], **environment: str) -> "subprocess.CompletedProcess[str]":
-    """The check with modules of other content in the place of what is installed."""
-    for name, content in broken.items():
-        (folder / f"{name}.py").write_text(content)
-    return subprocess.run(
-        [sys.executable, str(IMAGES / "imports.py"), role, *extras(role)],
-        env={**os.environ, "PYTHONPATH": str(folder), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-CUDA = "print('noise')\nraise ImportError('libcudart.so.13: cannot open shared object file')"
-
-
-@pytest.mark.parametrize(
-    ("role", "module", "content", "why", "mend"),
-    [
-        (
-            "train",
-            "torch",
-            CUDA,
-            "ImportError: libcudart.so.13: cannot open shared object file",
-            "TORCH_INDEX=https://",
-        ),
-        ("serve", "mmh3", "import nowhere", "ModuleNotFoundError: No module named 'nowhere'", "images/install.sh"),
-        ("tools", "duckdb", "raise OSError('a\\nb')", "OSError: a b", "the role's extra in pyproject.toml"),
-        ("spark", "duckdb", "import sys\nsys.exit('no')", "SystemExit: no", "`make lock`"),
-        ("serve", "mmh3", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "by SIGSEGV", "images/install.sh"),
-        ("serve", "mmh3", "import os\nos._exit(7)", "that it ends Python with 7", "images/install.sh"),
-    ],
-)
-def test_an_image_that_cannot_import_a_package_is_not_built_and_says_so_in_one_line(
-    tmp_path: Path, role: str, module: str, content: str, why: str, mend: str
-) -> None:
-    done = check(tmp_path, role, {module: content}, VARIANT="cpu")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: image {role}: expected to import {module} for {module}==")
-    assert f"{why}; " in line
-    assert mend in line
-
-
-def test_an_import_inside_a_function_counts(tmp_path: Path) -> None:
-    """`understudy serve` imports its server when it is called, and that imports uvicorn when it serves."""
-    (tmp_path / "uvicorn").mkdir()
-    (tmp_path / "uvicorn" / "__init__.py").touch()  # it has no supervisors
-    done = check(tmp_path, "serve", {})
-    assert done.returncode == 1
-    assert "expected to import uvicorn" in done.stderr
-    assert "No module named 'uvicorn." in done.stderr
 
 
 def test_what_an_image_runs_is_what_it_imports() -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -358,9 +357,16 @@ def speaking(place: Place, *lines: str) -> Callable[[dict[str, Any]], None]:
     return act
 
 
+def heard(place: Place) -> Callable[[dict[str, Any]], None]:
+    """An act: nothing, until the launcher has read all that was said."""
+    return lambda _: eventually(
+        lambda: place.cluster.heard == {name: len(said) for name, said in place.cluster.logs.items()}
+    )
+
+
 def test_a_job_is_made_followed_and_tidied_up(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
-    acts = (speaking(place, "epoch 1", "epoch 2"), lambda _: time.sleep(0.2), speaking(place, "epoch 3"))
-    with controlled(place, *acts, lambda _: time.sleep(0.2), committing(place)):
+    acts = (speaking(place, "epoch 1", "epoch 2"), heard(place), speaking(place, "epoch 3"))
+    with controlled(place, *acts, heard(place), committing(place)):
         place.launch()
     assert (place.made, place.cluster.names("trainjobs")) == (1, [])
     of_spark = {(verb, "sparkapplications") for verb in ("create", "get", "delete")}
@@ -383,7 +389,7 @@ def test_a_gate_of_the_step_says_no_through_its_job(place: Place) -> None:
 
 
 def test_a_job_that_fails_says_why_and_stays_to_be_looked_at(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
-    acts = (speaking(place, "CUDA out of memory"), lambda _: time.sleep(0.2), condition("Failed", "pods failed"))
+    acts = (speaking(place, "CUDA out of memory"), heard(place), condition("Failed", "pods failed"))
     with controlled(place, *acts), pytest.raises(UnderstudyError, match="found failed: pods failed"):
         place.launch()
     assert place.cluster.names("trainjobs") != []
@@ -410,7 +416,7 @@ def test_a_pod_that_was_killed_is_told_with_its_exit_code_and_bounded_words(
         place.cluster.put("pods", pod)
 
     with (
-        controlled(place, killed, lambda _: time.sleep(0.2), condition("Failed", "pods failed")),
+        controlled(place, killed, heard(place), condition("Failed", "pods failed")),
         pytest.raises(UnderstudyError, match=r"node-0-0-x was killed by SIGKILL \(exit code 137\).*\(OOMKilled\)"),
     ):
         place.launch()
@@ -639,7 +645,7 @@ def test_a_launcher_that_is_asked_to_stop_removes_its_job(place: Place, tmp_path
     environ = {**os.environ, "KUBECONFIG": str(kubeconfig)}
     with subprocess.Popen([sys.executable, "-c", code, *words], env=environ) as launcher:
         eventually(lambda: place.cluster.names("trainjobs"), process=launcher)
-        time.sleep(0.5)
+        eventually(lambda: sum(call[0] == "GET" for call in place.cluster.calls) > 1, process=launcher)  # it follows
         launcher.send_signal(signal.SIGTERM)
         assert launcher.wait(30) == 128 + signal.SIGTERM
     assert (place.made, place.cluster.names("trainjobs")) == (1, [])

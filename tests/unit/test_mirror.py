@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plain_releases import release
-from roles import as_role
 
 from understudy.cli.main import main
 from understudy.errors import BadInput
@@ -135,29 +133,3 @@ def test_a_model_s_name_is_plain(name: str, monkeypatch: pytest.MonkeyPatch) -> 
             Place.from_environment()
     else:
         assert Place.from_environment() == Place("http://mlflow:5000", "understudy")
-
-
-@pytest.mark.parametrize("role", ["serve", "tools"])
-def test_mlflow_is_loaded_only_where_it_is_named(role: str, tmp_path: Path) -> None:
-    lake = Lake.open_or_create(str(tmp_path))
-    digest = release(lake, "a")
-    code = f"""
-import sys
-from understudy.cli import main
-try:
-    main(["releases", "promote", {digest!r}, "--lake", {lake.uri()!r}])
-except SystemExit as end:
-    assert not end.code
-assert "mlflow" not in sys.modules
-"""
-    done = as_role(role, code, **{URI: ""})
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_where_mlflow_is_not_installed_that_is_said(tmp_path: Path) -> None:
-    lake = Lake.open_or_create(str(tmp_path))
-    release(lake, "a")
-    command = ["releases", "mirror", "--lake", lake.uri()]
-    done = as_role("serve", f"from understudy.cli import main\nmain({command!r})", **{URI: "http://127.0.0.1:1"})
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {URI}: expected Python's package mlflow-skinny, found none")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from plain_releases import produce, release
-from roles import as_role
 
 from understudy import releases
 from understudy.errors import BadInput
@@ -187,10 +186,3 @@ def test_of_a_fetch_that_fails_nothing_can_be_served(
     with pytest.raises(KeyboardInterrupt):
         fetch(lake, digest, str(tmp_path / "copy"))
     assert releases.digests(Lake.open(str(tmp_path / "copy"))) == []
-
-
-def test_fetching_needs_no_more_than_a_server_s_packages(lake: Lake, tmp_path: Path) -> None:
-    digest = release(lake, "a")
-    command = ["releases", "fetch", digest, "--lake", lake.root, "--to", str(tmp_path / "copy")]
-    done = as_role("serve", f"from understudy.cli import main\nmain({command!r})")
-    assert (done.returncode, done.stdout) == (0, f"{digest[:12]} is in {tmp_path / 'copy'}, verified\n"), done.stderr
