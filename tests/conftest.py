@@ -1,6 +1,7 @@
 """What all tests share: generated logs, their configuration, who runs where, and how long each level took."""
 
 import functools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from understudy.releases import mlflow_server
 from understudy.simulator.kuairand import generate
 
 ROOT = Path(__file__).resolve().parent.parent
+# Spark's JVM lives for minutes: what its second compiler costs never comes back.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 LEVELS = ("unit", "integration", "e2e")
 _USES_SPARK = re.compile(r'session: SparkSession|usefixtures\("session"\)')
 

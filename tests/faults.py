@@ -313,7 +313,19 @@ def tests_of(folder: Path, room: str) -> list[str]:
 
 def first_failure(folder: Path, room: str) -> str | None:
     """The test that failed first, or None."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--tb=line"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-m",
+        "not slow",
+        "-p",
+        "no:cacheprovider",
+        "--tb=line",
+        "--timeout=300",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [*command, *tests_of(folder, room)], cwd=folder, env=environment, capture_output=True, text=True, check=False

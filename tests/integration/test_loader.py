@@ -43,10 +43,17 @@ def lake(tmp_path_factory: pytest.TempPathFactory, logs: Path, config: Config, s
     return Lake.open(str(folder))
 
 
-def sampled(lake: Lake, config: Config, sampling: Sampling, last: str) -> Run:
+def sampled(lake: Lake, config: Config, sampling: Sampling, last: str, like: Run | None = None) -> Run:
     small = Ranker(hidden=(16,), cross_layers=1, cross_rank=4)
     training = dataclasses.replace(config.training, epochs=1, ranker=small, block_rows=2000)
-    return through(str(lake.root), dataclasses.replace(config, sampling=sampling, training=training), END, last)
+    return through(
+        str(lake.root),
+        dataclasses.replace(config, sampling=sampling, training=training),
+        END,
+        last,
+        like=like,
+        own="sample_examples",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +72,7 @@ def inputs_of(run: Run) -> Inputs:
 
 
 def test_loader_and_spark_keep_the_same_rows_at_the_same_weights(lake: Lake, config: Config, base: Run) -> None:
-    spark = sampled(lake, config, SAMPLING, "sample_examples")
+    spark = sampled(lake, config, SAMPLING, "sample_examples", base)
     by_spark = lake.dataset(spark.table_path("sample_examples", "samples")).to_table()
     by_spark = by_spark.filter(pc.equal(by_spark["split"], "train")).sort_by("row_key")
     by_loader = loader_of(base).index.sort_by("row_key")

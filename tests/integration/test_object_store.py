@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ import pytest
 from ranking import ROOT, RankServer, items_of, users_of
 from redis_server import Redis
 from s3_server import S3
-from steps import RUN, small, through
+from steps import RUN, SECOND, run_of, small
 from waiting import eventually
 
 from understudy import releases
@@ -39,7 +38,6 @@ from understudy.serving.copies import Copies
 from understudy.snapshot import Snapshot
 
 LAKES = "s3://lakes"
-SECOND = "2022-05-02"  # last day of the second release's window
 needs_redis = pytest.mark.needs("redis-server")
 
 
@@ -291,26 +289,21 @@ def test_the_feast_repository_needs_a_folder(lake: Lake) -> None:
 
 
 @pytest.fixture(scope="module")
-def both(
-    released: Path, config: Config, server: S3, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, str, str, Config]:
+def both(released: Path, taught: Path, config: Config, server: S3) -> tuple[Path, str, str, Config]:
     """A second window, its samples made by Spark in a folder and finished there and in the store; and the run's id."""
-    folder, uri = tmp_path_factory.mktemp("both") / "lake", f"{LAKES}/both/lake"
-    shutil.copytree(released, folder)
-    quick = small(config, control_every=0)
-    run = through(str(folder), quick, SECOND, "sample_examples")
-    lake = Lake(uri)
-    lake.put(folder / "lake.json", "lake.json")
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        name = str(path.relative_to(folder))
-        if name != "lake.json" and not name.startswith("features/"):
-            lake.put(path, name)
-    for where in (str(folder), uri):
-        for name in [*RUN][3:]:
-            step, parts = RUN[name]
-            step(where, run.id, quick.section(*parts))
-        write_report(where, run.id)
-    return folder, uri, run.id, quick
+    run, quick, lake = run_of(str(taught), SECOND), small(config), Lake(f"{LAKES}/both/lake")
+    lake.put(released / "lake.json", "lake.json")
+    sampled = [taught / run.folder / "plan.json", *(taught / run.folder / "steps" / name for name in [*RUN][:3])]
+    for root, parts in ((released, [released]), (taught, sampled)):
+        for path in sorted(path for part in parts for path in (part, *part.rglob("*")) if path.is_file()):
+            name = path.relative_to(root)
+            if name.parts[0] not in ("lake.json", "features") and not path.name.startswith("."):
+                lake.put(path, str(name))
+    for name in [*RUN][3:]:
+        step, needed = RUN[name]
+        step(lake.root, run.id, quick.section(*needed))
+    write_report(lake.root, run.id)
+    return taught, lake.root, run.id, quick
 
 
 def test_the_same_samples_make_the_same_release_in_a_folder_and_in_a_store(
@@ -430,10 +423,13 @@ def test_refreshes_take_turns_and_the_pointer_never_moves_backwards(
     def alone(*arguments: Any) -> str:
         assert writing.acquire(blocking=False), "two refreshes at a time"
         try:
-            (lease,) = redis.client.keys("understudy:refresh:*")
-            for _ in range(2):
-                left = redis.client.pttl(lease)
-                eventually(lambda left=left: redis.client.pttl(lease) > left)  # nobody but its holder renews it
+            (lease,), left = redis.client.keys("understudy:refresh:*"), list[int]()
+
+            def is_renewed() -> bool:
+                left.append(redis.client.pttl(lease))
+                return left[-1] > min(left)
+
+            eventually(is_renewed)
             return materialise(*arguments)
         finally:
             writing.release()

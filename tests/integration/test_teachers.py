@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from steps import FIRST, RUN, small, through
+from steps import FIRST, RUN, SECOND, run_of, small, through
 
 from understudy.config import Config
 from understudy.lake import Lake
@@ -19,30 +19,18 @@ from understudy.runs.planning import draft_plan
 from understudy.training import member
 from understudy.training.config import Distillation, Ensemble, Variant
 
-SECOND = "2022-05-02"
-
 pytestmark = pytest.mark.usefixtures("session")  # the steps before training are Spark's
 
 
 @pytest.fixture(scope="module")
-def released(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The lake with a first release, for this module alone."""
-    lake = tmp_path_factory.mktemp("teaching") / "lake"
-    shutil.copytree(released, lake)
-    return lake
+def second(taught: Path) -> Run:
+    """The second run, taught by the first release, with a control."""
+    return run_of(str(taught), SECOND)
 
 
-@pytest.fixture(scope="module")
-def taught(released: Path, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The second run, taught by the first release, with a control, in a lake of its own."""
-    lake = tmp_path_factory.mktemp("taught") / "lake"
-    shutil.copytree(released, lake)
-    return through(str(lake), small(config), SECOND, "promote")
-
-
-def test_the_first_taught_run_has_a_control_and_says_what_the_teacher_was_worth(taught: Run) -> None:
-    assert taught.plan().control
-    figures = taught.manifest("evaluate")["figures"]["teaching"]  # type: ignore[index]
+def test_the_first_taught_run_has_a_control_and_says_what_the_teacher_was_worth(second: Run) -> None:
+    assert second.plan().control
+    figures = second.manifest("evaluate")["figures"]["teaching"]  # type: ignore[index]
     for head in ("click", "long_view"):
         low, high = figures["control"][head]["auc_interval"]
         assert low < figures["control"][head]["auc"] < high
@@ -50,25 +38,29 @@ def test_the_first_taught_run_has_a_control_and_says_what_the_teacher_was_worth(
         shown = edge["auc_interval"][0] > 0
         kept = figures["control"][head]["auc"] / edge["auc"]
         assert figures["retained"][head] == (pytest.approx(kept, abs=1e-5) if shown else None)
-    (release,) = [one for one in [taught.manifest("publish_release")] if one]
-    manifest = read_manifest(taught.lake, release["figures"]["digest"])
+    (release,) = [one for one in [second.manifest("publish_release")] if one]
+    manifest = read_manifest(second.lake, release["figures"]["digest"])
     assert manifest["control"]["click"] == figures["control"]["click"]["auc"]
-    reasons = [v["reason"] for v in taught.manifest("evaluate")["verdicts"]]  # type: ignore[index]
+    reasons = [v["reason"] for v in second.manifest("evaluate")["verdicts"]]  # type: ignore[index]
     assert any("student − control" in reason for reason in reasons)
 
 
-def test_the_control_differs_in_nothing_but_the_teacher(taught: Run, released: Path, config: Config) -> None:
+def test_the_control_differs_in_nothing_but_the_teacher(
+    second: Run, taught: Path, config: Config, tmp_path: Path
+) -> None:
+    lake = tmp_path / "lake"
+    shutil.copytree(taught, lake)
     alone = small(config, distillation=Distillation(teacher="none"))
-    run = through(str(released), alone, SECOND, "train_ranker")
-    control = taught.manifest("train_ranker")["files"]["control/model.safetensors"]["sha256"]  # type: ignore[index]
+    run = through(str(lake), alone, SECOND, "train_ranker", like=run_of(str(lake), SECOND), own="train_ranker")
+    control = second.manifest("train_ranker")["files"]["control/model.safetensors"]["sha256"]  # type: ignore[index]
     assert control == run.manifest("train_ranker")["files"]["model.safetensors"]["sha256"]  # type: ignore[index]
 
 
-def test_the_teacher_scores_each_row_once_and_the_row_says_who_spoke(taught: Run) -> None:
-    scores = taught.lake.dataset(taught.table_path("train_ranker", "teacher_scores")).to_table()
-    rows = taught.lake.dataset(taught.table_path("retrieve_features", "training_set")).to_table()
+def test_the_teacher_scores_each_row_once_and_the_row_says_who_spoke(second: Run) -> None:
+    scores = second.lake.dataset(second.table_path("train_ranker", "teacher_scores")).to_table()
+    rows = second.lake.dataset(second.table_path("retrieve_features", "training_set")).to_table()
     assert sorted(scores["row_key"].to_pylist()) == sorted(rows["row_key"].to_pylist())
-    assert scores["teacher"].unique().to_pylist() == [taught.plan().teacher]
+    assert scores["teacher"].unique().to_pylist() == [second.plan().teacher]
     place = pc.index_in(rows["row_key"], scores["row_key"])
     days = rows["day"].cast(pa.string()).to_pylist()
     ages = dict(zip(days, scores["teacher_age_days"].take(place).to_pylist(), strict=True))
@@ -76,24 +68,26 @@ def test_the_teacher_scores_each_row_once_and_the_row_says_who_spoke(taught: Run
     assert ages[SECOND] == 2
 
 
-def test_the_next_run_trains_no_control_until_its_turn(taught: Run, config: Config) -> None:
-    lake = taught.lake
+def test_the_next_run_trains_no_control_until_its_turn(second: Run, config: Config) -> None:
+    lake = second.lake
     assert not draft_plan(lake, small(config), "2022-05-03").control
     assert draft_plan(lake, small(config, control_every=1), "2022-05-03").control
 
 
 def test_a_teacher_reads_its_own_features_where_the_student_has_others(
-    taught: Run, released: Path, config: Config
+    second: Run, released: Path, config: Config, tmp_path: Path
 ) -> None:
+    lake = tmp_path / "lake"
+    shutil.copytree(released, lake)
     other = dataclasses.replace(config.features, half_lives=("3d", "14d"), recent_events=20, crosses=("topic",))
-    run = through(str(released), dataclasses.replace(small(config), features=other), SECOND, "train_ranker")
+    run = through(str(lake), dataclasses.replace(small(config), features=other), SECOND, "train_ranker")
     inputs = json.loads(run.lake.read_bytes(run.manifest("train_ranker")["files"]["inputs.json"]["path"]))  # type: ignore[index]
     assert (inputs["half_lives"], inputs["recent_events"], inputs["crosses"]) == (["3d", "14d"], 20, ["topic"])
     service = run.lake.read_json(run.manifest("retrieve_features")["files"]["feature_service.json"]["path"])  # type: ignore[index]
     names = service["views"]["user_history"]["features"]
     assert "impressions_3d" in names
     assert "impressions_1d" not in names
-    scores = [one.lake.dataset(one.table_path("train_ranker", "teacher_scores")).to_table() for one in (taught, run)]
+    scores = [one.lake.dataset(one.table_path("train_ranker", "teacher_scores")).to_table() for one in (second, run)]
     same = [np.asarray(one.sort_by("row_key")["logit_click"]) for one in scores]
     np.testing.assert_allclose(same[0], same[1], atol=1e-5)
 
@@ -118,7 +112,8 @@ def ensemble(released: Path, config: Config, tmp_path_factory: pytest.TempPathFa
     lake = tmp_path_factory.mktemp("ensemble") / "lake"
     shutil.copytree(released, lake)
     taught_by = small(config, distillation=Distillation(teacher="ensemble", alpha=0.9), ensemble=ENSEMBLE)
-    run = through(str(lake), taught_by, FIRST, "check_drift")
+    like = run_of(str(lake), FIRST)
+    run = through(str(lake), taught_by, FIRST, "check_drift", like=like)
     seen: list[str] = []
     patch = pytest.MonkeyPatch()
 
@@ -141,7 +136,7 @@ def ensemble(released: Path, config: Config, tmp_path_factory: pytest.TempPathFa
         member_process(folder, number)
 
     patch.setattr(member, "_work", counted)
-    through(str(lake), taught_by, FIRST, "evaluate")
+    through(str(lake), taught_by, FIRST, "evaluate", like=like, own="train_ranker")
     patch.undo()
     assert sorted(seen + [path.name[:2] for path in done]) == ["00", "01", "02", "03", "04"]
     return Run(Lake.open(str(lake)), run.id)

@@ -7,24 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from steps import small, through
+from steps import SECOND, run_of, small, undo
 
 from understudy.config import Config
 from understudy.runs import Run
 from understudy.training import step as training
 
-SECOND = "2022-05-02"
-
-pytestmark = pytest.mark.usefixtures("session")  # the steps before training are Spark's
-
 
 @pytest.fixture(scope="module")
-def prepared(released: Path, config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Config]:
+def prepared(taught: Path, config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Config]:
     """A second run up to its training, in a lake of its own."""
     lake = tmp_path_factory.mktemp("workers") / "lake"
-    shutil.copytree(released, lake)
-    wanted = small(config, threads=1)
-    return through(str(lake), wanted, SECOND, "check_drift"), wanted
+    shutil.copytree(taught, lake)
+    run = run_of(str(lake), SECOND)
+    undo(run, "train_ranker")
+    return run, small(config)
 
 
 def torchrun(run: Run, section: str, processes: int = 2) -> subprocess.CompletedProcess[str]:

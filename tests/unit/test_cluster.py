@@ -538,7 +538,7 @@ def test_killed_at_any_call_and_started_again_it_ends_the_same(
     )  # fmt: skip
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(faults=st.dictionaries(st.integers(0, 400), st.sampled_from(["before", "after", 500, 429, 503]), max_size=60))
 def test_whatever_the_network_does_the_end_is_all_new(tmp_path_factory: pytest.TempPathFactory, faults: Any) -> None:
     with running() as (cluster, url):
@@ -592,7 +592,7 @@ def replicas(stage: Stage, arm: str = "stable") -> int:
     return int(found["spec"]["replicas"])
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 10])
+@pytest.mark.parametrize("count", [1, 3, 10])
 def test_pods_are_as_many_as_before_however_often_it_looks(stage: Stage, count: int) -> None:
     found = stage.cluster.find("deployments", "understudy-stable")
     assert found is not None
@@ -602,12 +602,12 @@ def test_pods_are_as_many_as_before_however_often_it_looks(stage: Stage, count: 
     seen = []
     for _ in range(3):
         state = stage.hours(1, state)
-        for _ in range(4):
+        for _ in range(2):
             stage.driver().target.apply(*wanted(state))
         seen.append((replicas(stage), replicas(stage, "canary") if not state.ended else 0))
     assert seen[0][0] == seen[1][0] == count
     assert seen[1][1] <= count * 0.45 + 2
-    for _ in range(12):
+    for _ in range(4):
         stage.operator().look()
     assert replicas(stage) <= count + 1
 
@@ -650,7 +650,7 @@ def test_a_rollback_is_done_once(stage: Stage, status: int | str) -> None:
     operator = stage.operator()
     operator.look()
     before = aliases(stage.lake)
-    for place in range(60):
+    for place in range(12):
         if stage.record.word() is None:
             stage.annotate(word="rollback")
         first = len(stage.cluster.calls)
