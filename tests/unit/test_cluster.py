@@ -292,6 +292,14 @@ def test_a_word_that_nobody_understands_is_said_once(stage: Stage) -> None:
     assert stage.hours(1, state).phase == "running"
 
 
+def until_promoted(stage: Stage, operator: Operator) -> None:
+    for _ in range(30):
+        operator.look()
+        last = stage.record.last()
+        if last is not None and last.ended and "canary" not in stage.routed():
+            return
+
+
 def test_a_rollout_is_begun_by_an_annotation_and_driven_to_its_end(stage: Stage) -> None:
     operator = stage.operator()
     operator.look()
@@ -301,8 +309,7 @@ def test_a_rollout_is_begun_by_an_annotation_and_driven_to_its_end(stage: Stage)
     last = stage.record.last()
     assert last is not None
     assert last.candidate == stage.candidate
-    for _ in range(30):
-        operator.look()
+    until_promoted(stage, operator)
     assert aliases(stage.lake)["production"] == stage.candidate
     assert stage.record.last().phase == "promoted"  # type: ignore[union-attr]
 
@@ -312,8 +319,7 @@ def test_a_holdout_without_pods_blocks_nothing(stage: Stage) -> None:
     operator.look()
     stage.cluster.stuck |= {"understudy-previous", "understudy-month"}
     stage.annotate(start="candidate")
-    for _ in range(30):
-        operator.look()
+    until_promoted(stage, operator)
     assert stage.record.last().phase == "promoted"  # type: ignore[union-attr]
     assert "canary" not in stage.routed()
     stage.annotate(word="rollback")

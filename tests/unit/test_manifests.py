@@ -60,7 +60,7 @@ def built(name: str) -> list[Json]:
 def kustomize(folder: Path) -> list[Json]:
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return list(yaml.load_all(done.stdout, yaml.CSafeLoader))
 
 
 def of_kind(name: str, *kinds: str) -> Iterator[Json]:
