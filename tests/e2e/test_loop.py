@@ -13,7 +13,7 @@ import yaml
 from commands import CLI, ROOT, understudy
 from waiting import eventually
 
-pytestmark = pytest.mark.timeout(1800)  # two whole runs come before the first test
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # two whole runs come before the first test
 
 CONFIG = str(ROOT / "examples" / "generated.yaml")
 WINDOW_END = "2022-04-30"

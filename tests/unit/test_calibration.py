@@ -59,3 +59,20 @@ def test_the_prior_brings_rates_nearer_where_days_drift_by_a_few_percent() -> No
 def test_nothing_to_fit_is_the_identity() -> None:
     z = np.linspace(-2, 2, 20)
     assert fit_calibrator("affine", z, np.zeros(20), np.ones(20), 1000.0).logits(z) == pytest.approx(z)
+
+
+def test_a_row_of_weight_three_counts_as_three_rows() -> None:
+    z, labels, _ = rows(2_000, 0.4, 3)
+    times = np.where(labels > 0, 3, 1)
+    weighted = affine_fit(z, labels, times.astype(float))
+    repeated = affine_fit(np.repeat(z, times), np.repeat(labels, times), np.ones(times.sum()))
+    assert (weighted.scale, weighted.shift) == pytest.approx((repeated.scale, repeated.shift))
+
+
+def test_a_slope_is_found_and_order_is_never_turned() -> None:
+    z = np.random.default_rng(4).normal(0, 1, 20_000)
+    rising, falling = (1 / (1 + np.exp(-(slope * z - 0.7))) for slope in (0.5, -0.5))
+    found, turned = (affine_fit(z, labels, np.ones(20_000)) for labels in (rising, falling))
+    assert (found.scale, found.shift) == pytest.approx((0.5, -0.7), abs=0.01)
+    assert turned.scale == 1.0
+    assert turned.probabilities(z).mean() == pytest.approx(falling.mean(), abs=0.01)

@@ -15,6 +15,7 @@ from kubernetes import client
 from plain_releases import produce, release
 from test_judge import arm
 
+from understudy.cli.place import Place
 from understudy.errors import BadInput, Later
 from understudy.experiments import ramp
 from understudy.experiments.header import BUCKET
@@ -290,6 +291,16 @@ def test_a_word_that_nobody_understands_is_said_once(stage: Stage) -> None:
     assert "expected pause, resume, promote, abort, found 'halt!'" in stage.record.history(state.id)[-1]["said"]
     assert stage.record.word() is None
     assert stage.hours(1, state).phase == "running"
+
+
+def test_a_word_about_a_rollout_that_has_ended_is_refused(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = stage.begin()
+    stage.annotate(word="abort")
+    stage.operator().look()
+    monkeypatch.setattr(Place, "record", lambda _: stage.record)
+    with pytest.raises(BadInput, match=f"pause: expected a rollout to be on, found {state.id}, rejected"):
+        Place("lake", cluster=True).ask("pause", None)
+    assert stage.record.word() is None
 
 
 def until_promoted(stage: Stage, operator: Operator) -> None:

@@ -41,3 +41,11 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     _, a, b = compared([first, steady, unsteady], "click", resamples=300, seed=0)
     widths = [np.ptp(one["difference"]["auc_interval"]) for one in (a, b)]
     assert widths[1] > 2 * widths[0]
+
+
+def test_the_interval_leaves_out_as_much_on_either_side() -> None:
+    first, other = [scored(0.5, seed) for seed in (1, 2)], [scored(0.8, seed) for seed in (3, 4)]
+    difference = compared([first, other], "click", resamples=400, seed=0)[1]["difference"]
+    for name in METRICS:
+        low, high = difference[f"{name}_interval"]
+        assert difference[name] - low == pytest.approx(high - difference[name], rel=0.5)

@@ -89,6 +89,9 @@ def test_a_cron_that_is_none_is_one_clear_line(text: str, expected: str) -> None
 
 def test_the_next_time_is_known() -> None:
     assert parse("0 3 * * 1").next(NOW, UTC) == datetime.datetime(2026, 11, 30, 3, tzinfo=UTC)
+    assert parse("0 3 * * 1").next(datetime.datetime(2026, 11, 30, 3, tzinfo=UTC), UTC) == datetime.datetime(
+        2026, 12, 7, 3, tzinfo=UTC
+    )  # the next, not this one
     either = parse("0 0 13 * 5").next(NOW, UTC)  # the 13th, or a Friday
     assert either == datetime.datetime(2026, 12, 4, tzinfo=UTC)
     berlin = zoneinfo.ZoneInfo("Europe/Berlin")

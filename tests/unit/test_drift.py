@@ -9,7 +9,8 @@ import pytest
 
 from understudy.config import Config
 from understudy.drift import step as drift
-from understudy.drift.sketches import sketch
+from understudy.drift.gates import column_finding
+from understudy.drift.sketches import Sketch, sketch
 from understudy.lake import Lake
 from understudy.logs.ingest import ingest
 from understudy.releases.unit import FORMAT, build
@@ -42,3 +43,23 @@ def test_the_reference_is_the_one_that_the_plan_names_and_not_production(
     found: tuple[Any, str, Any] = drift._reference(step, DAYS)
     assert found[1] == (f"release {healthy[:12]}" if healthy else "earlier days of this window")
     assert found[2].tolist() == new
+
+
+@pytest.mark.parametrize(
+    ("variation", "share", "outcome"),
+    [(0.2, 0.8, "pass"), (0.2, 0.9, "fail"), (0.05, 0.8, "fail"), (0.05, 0.6, "pass")],
+)
+def test_a_column_may_drift_as_its_days_did(variation: float, share: float, outcome: str, config: Config) -> None:
+    """PSI .42 at a share of .8 and .88 at .9, where the reference has halves."""
+    reference = Sketch((), ("a", "b"), (0.5, 0.5, 0.0, 0.0), variation, 1000)
+    found = column_finding("c", "stop", reference, np.array([share, 1 - share, 0.0, 0.0]), config.drift)
+    assert found.outcome == outcome
+    assert found.bound == pytest.approx(max(0.25, 3 * variation))
+
+
+@pytest.mark.parametrize(
+    "values", [np.array(["a", "a", "b"], object), np.array([1.0, 1.0, 2.0])], ids=["text", "number"]
+)
+def test_a_row_counts_by_its_weight(values: np.ndarray, config: Config) -> None:
+    found = sketch(values, np.array([1.0, 1.0, 8.0]), np.array(["2022-04-28"] * 3))
+    assert [share for share in found.shares if share] == pytest.approx([0.2, 0.8])

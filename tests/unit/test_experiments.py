@@ -39,6 +39,14 @@ def test_the_canary_only_takes_more(rollout: str, held: int, one: int, other: in
     assert few <= many
 
 
+@given(ids, held, st.integers(1, 40))
+def test_the_canary_begins_at_the_front_and_the_baseline_at_the_back(rollout: str, held: int, canary: int) -> None:
+    """So that nobody goes from the one to the other while there is room between them."""
+    arms, row = ramp(rollout, canary, held), order(rollout, held)
+    assert set(arms.buckets["canary"]) == set(row[:canary])
+    assert set(arms.buckets["baseline"]) == set(row[-min(canary, 20) :])
+
+
 @given(held, st.integers(0, 100), ids, ids)
 def test_holdouts_are_the_same_in_every_rollout(held: int, canary: int, one: str, other: str) -> None:
     for name in HOLDOUTS:
