@@ -82,6 +82,7 @@ def _server_of(caller: int) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0])
 
 
+@pytest.mark.slow
 def test_a_killed_server_ends_the_step_that_uses_it_and_the_next_has_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ):

@@ -57,9 +57,8 @@ def test_a_column_may_drift_as_its_days_did(variation: float, share: float, outc
     assert found.bound == pytest.approx(max(0.25, 3 * variation))
 
 
-@pytest.mark.parametrize(
-    "values", [np.array(["a", "a", "b"], object), np.array([1.0, 1.0, 2.0])], ids=["text", "number"]
-)
-def test_a_row_counts_by_its_weight(values: np.ndarray, config: Config) -> None:
-    found = sketch(values, np.array([1.0, 1.0, 8.0]), np.array(["2022-04-28"] * 3))
+@pytest.mark.parametrize("values", [["a", "a", "b"], [1.0, 1.0, 2.0]], ids=["texts", "numbers"])
+def test_a_row_counts_by_its_weight(values: list[Any]) -> None:
+    column = np.array(values, float if isinstance(values[0], float) else object)
+    found = sketch(column, np.array([1.0, 1.0, 8.0]), np.array(["2022-04-28"] * 3))
     assert [share for share in found.shares if share] == pytest.approx([0.2, 0.8])
