@@ -12,6 +12,7 @@ from understudy.experiments import Outcomes, difference
 from understudy.rollout.config import Guardrails, Rollout
 from understudy.rollout.judge import abort, harms, judge, pause, promote, resume
 from understudy.rollout.state import ENDED, ArmSeen, Seen, State, arms_of
+from understudy.section import duration_s
 
 CONFIG = Rollout(guardrails=Guardrails(ticks=3))
 HEADS = ("click",)
@@ -55,6 +56,29 @@ def test_a_release_that_is_no_worse_climbs_and_is_promoted() -> None:
     assert "5% of users, after 100000 users in either arm without harm" in said[0]
     assert "no worse than the margin of 3.0%: click +0.00% [" in said[-1]
     assert found[-1].state.reason == ""
+
+
+def test_a_promotion_pays_for_every_look() -> None:
+    """At a level of 5% in all: what one look alone would promote, one of many does not."""
+
+    def lower(users: int, tail: float) -> float:
+        found = difference(outcomes(0.1, users), outcomes(0.1, users))
+        assert found is not None
+        return found.bounds(tail)[0]
+
+    looks = duration_s(CONFIG.max_duration) / duration_s(CONFIG.look)
+    sizes = range(CONFIG.min_users, 100_000, 100)
+    few = next(users for users in sizes if lower(users, CONFIG.alpha) > -CONFIG.margin)
+    enough = next(users for users in sizes if lower(users, CONFIG.alpha / looks) > -CONFIG.margin)
+    assert few < enough
+    for users, phase in ((few, "running"), (enough - 100, "running"), (enough, "promoted")):
+        *_, last = run(begun(step=3), 3, arm(0.1, users), arm(0.1, users))
+        assert last.state.phase == phase
+
+
+def test_a_baseline_of_whom_few_were_scored_accuses_nobody() -> None:
+    found = run(begun(), 10, arm(scores={"click": 0.13}), arm(scored=CONFIG.guardrails.min_scored - 1), every_s=60)
+    assert not found[-1].state.ended
 
 
 def test_harm_ends_it_at_any_step_and_marks_the_release() -> None:

@@ -1,6 +1,7 @@
 """Releases: whole or not at all, verified, and taken back with all that they spoiled."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from plain_releases import produce, release
@@ -9,6 +10,7 @@ from understudy import releases
 from understudy.errors import BadInput
 from understudy.lake import Lake
 from understudy.releases import lifecycle
+from understudy.releases.aliases import move
 from understudy.releases.fetching import fetch
 
 
@@ -62,6 +64,21 @@ def test_rollback_brings_back_the_release_before(lake: Lake) -> None:
     produce(lake, second)
     assert lifecycle.rollback(lake) == first
     assert releases.aliases(lake)["previous"] == second
+
+
+def test_who_is_beaten_to_an_alias_is_told(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (release(lake, name) for name in "abc")
+    produce(lake, first)
+    create = Lake.create_json
+
+    def after_another(self: Lake, path: str, value: Any) -> bool:
+        create(self, path, {**value, "aliases": {"production": third}})
+        return create(self, path, value)
+
+    monkeypatch.setattr(Lake, "create_json", after_another)
+    with pytest.raises(BadInput, match=f"expected {first[:12]}, found {third[:12]}: it has moved meanwhile"):
+        move(lake, {"production": second}, "promoted", expected={"production": first})
+    assert releases.aliases(lake) == {"production": third}
 
 
 def test_rollback_without_a_previous_release_is_refused(lake: Lake) -> None:

@@ -1,7 +1,10 @@
 """The record of a run: committed once, skipped when there, stopped by what a gate said."""
 
+import dataclasses
+import datetime
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from understudy.releases.unit import build
 from understudy.report.step import write
 from understudy.report.telling import ending
 from understudy.runs import Outcome, Run, Step, Verdict, execute
-from understudy.runs.planning import plan_window, run_of_job
+from understudy.runs.planning import newest_complete_day, plan_window, run_of_job
 from understudy.section import canonical_json
 
 
@@ -35,6 +38,20 @@ def planned(tmp_path: Path, logs: Path, config: Config) -> tuple[str, str]:
     lake = str(tmp_path / "lake")
     ingest(config, logs, lake)
     return lake, plan_window(lake, config, "2022-04-30").run_id
+
+
+@pytest.mark.parametrize(
+    ("window", "hour", "expected"),
+    [("0s", 12, "2026-11-29"), ("1d", 12, "2026-11-28"), ("6h", 22, "2026-11-29"), ("6h", 21, "2026-11-28")],
+)
+def test_a_day_is_complete_when_all_its_outcomes_are_known(
+    config: Config, window: str, hour: int, expected: str
+) -> None:
+    """Days of Shanghai, which begin at 16:00 UTC of the day before."""
+    labels = dataclasses.replace(config.labels, attribution_window=window)
+    days = SimpleNamespace(days=lambda: ["2026-11-27", "2026-11-28", "2026-11-29", "2026-11-30"])
+    now = datetime.datetime(2026, 11, 29 if hour > 12 else 30, hour, tzinfo=datetime.UTC)
+    assert newest_complete_day(dataclasses.replace(config, labels=labels), days, now) == expected  # type: ignore[arg-type]
 
 
 def commit(lake: str, run_id: str, name: str, needs: list[str], *verdicts: Verdict) -> Any:

@@ -68,6 +68,13 @@ def test_a_gate_tells_its_figure_and_its_bound(lake: Lake, monkeypatch: pytest.M
     }
 
 
+def test_of_several_gates_the_first_is_told_and_how_many_more(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = recorded(lake, JOB)
+    commit(run, "evaluate", FAILED, FAILED)
+    text, _ = told(lake, run.id, monkeypatch=monkeypatch)
+    assert text.endswith("it must be at least .7 (and 1 more); production is as it was")
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
