@@ -1,5 +1,6 @@
 """Connections that only stay: who makes room, and who is closed. A real uvicorn on loopback."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -87,3 +88,16 @@ def test_who_reads_the_answer_gets_it_whole(address: tuple[str, int]) -> None:
             assert piece
             got += len(piece)
     assert got > len(LARGE)
+
+
+def test_a_head_that_is_too_long_is_refused(address: tuple[str, int]) -> None:
+    """It comes in pieces: how much of the first belongs to a head, nobody knows before it is read."""
+    with socket.create_connection(address, 0.02) as connection:
+        connection.sendall(b"GET /small HTTP/1.1\r\nHost: here\r\nMuch: ")
+        answer, sent = b"", 0
+        while not answer and sent < 40_000:
+            connection.sendall(b"x" * 500)
+            sent += 500
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 400")

@@ -12,6 +12,7 @@ from understudy.config import Config
 from understudy.errors import BadInput
 from understudy.lake import Lake
 from understudy.simulator.config import World
+from understudy.simulator.feed import shown_of
 from understudy.simulator.rankers import WORTH, Chance, Oracle, Popularity
 from understudy.simulator.simulate import simulate
 from understudy.simulator.traffic import Outcomes, Ranker, Requests, requests_of, respond
@@ -170,3 +171,16 @@ def test_a_world_that_cannot_be_simulated_is_one_clear_line(
     with pytest.raises(BadInput, match=expected):
         simulate(dataclasses.replace(simulated, **change), str(tmp_path / "lake"), 1)
     assert not (tmp_path / "lake").exists()
+
+
+def test_what_is_shown_weighs_as_many_as_it_stands_for(simulated: Config) -> None:
+    """A positive is always kept, so it stands for itself; of the others a share of ``negative_keep_rate`` is."""
+    assert simulated.logging is not None
+    world = dataclasses.replace(WORLD, requests_per_day=4_000)
+    state, requests = day(world)
+    outcomes = respond(state, world, requests, Chance(0)(requests), 0.0)
+    kept = shown_of(simulated, world, requests, outcomes)
+    positive = kept.labels.any(axis=1)
+    assert set(kept.weights[positive]) == {1.0}
+    assert set(kept.weights[~positive]) == {1 / simulated.logging.negative_keep_rate}
+    assert kept.weights.sum() == pytest.approx(outcomes.seen.sum(), rel=0.05)

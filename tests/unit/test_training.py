@@ -43,6 +43,18 @@ def test_training_that_was_killed_ends_with_the_same_bytes(tmp_path: object, sto
     assert to_files(resumed) == to_files(whole)
 
 
+def test_of_two_checkpoints_the_newer_counts(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed between the two steps of ``save`` leaves both."""
+    lake = Lake.open_or_create(str(tmp_path))
+    monkeypatch.setattr(Lake, "remove", lambda *_: None)
+    trained(lake)
+    assert len(lake.names("checkpoints")) > 1
+    model = new_model(RANKER, INPUTS, *labelled(640, 0), np.ones(640, np.float32), seed=0)
+    state = Checkpoints(lake, "checkpoints", "k" * 64).resume(model, torch.optim.AdamW(model.network.parameters()))
+    assert state is not None
+    assert state.evaluation == len(lake.names("checkpoints"))
+
+
 def test_another_trainings_checkpoint_is_ignored(tmp_path: object) -> None:
     lake = Lake.open_or_create(str(tmp_path))
     trained(lake)
