@@ -89,7 +89,7 @@ def test_the_exit_handler_has_its_pod_too() -> None:
     assert settings["secretAsEnv"][0]["secretName"] == "lake-keys"
 
 
-@pytest.mark.parametrize(("env", "heap"), [({}, "6144m"), ({"SPARK_DRIVER_MEMORY": "1g"}, "1g")])
+@pytest.mark.parametrize(("env", "heap"), [({}, "4915m"), ({"SPARK_DRIVER_MEMORY": "1g"}, "1g")])
 def test_a_driver_s_heap_follows_from_its_pod_unless_it_is_named(env: dict[str, str], heap: str) -> None:
     container, _ = pod(*parts(steps={"spark": {"memory": "8Gi", "env": env}}), "sample_examples")
     assert {one["name"]: one["value"] for one in container["env"]} == {"SPARK_DRIVER_MEMORY": heap}
