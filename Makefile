@@ -44,7 +44,7 @@ test: lint ## lint, types, unit and integration tests
 
 .PHONY: test-slow
 test-slow: install ## what test-all has beyond test: whole runs, kills, containers
-	$(PYTEST) -m slow tests/e2e/test_loop.py tests
+	$(PYTEST) -m slow tests/e2e/test_loop.py tests/e2e/test_kill.py tests
 
 .PHONY: test-all
 test-all: lint ## every test
