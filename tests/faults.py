@@ -27,7 +27,7 @@ _LIMIT_S = 900
 # Room → its tests, the cheapest first.
 TESTS = {
     "calibration": ["calibration"],
-    "cli": ["releases", "runs", "closed_loop", "cluster"],
+    "cli": ["releases", "runs", "cluster", "roles"],
     "comparison": ["comparison"],
     "drift": ["drift"],
     "evaluation": ["evaluation"],
