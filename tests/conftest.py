@@ -42,7 +42,8 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process begins with Spark's files and makes the lakes; until they are there, others do what needs none."""
-    items.sort(key=lambda item: _turn(item.nodeid.partition("::")[0]))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: _turn(item.nodeid.partition("::")[0]))
 
 
 @functools.cache
