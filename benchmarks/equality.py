@@ -3,18 +3,17 @@
 Each revision runs its own `understudy run` on the same logs, in a worktree of its own, under four configurations:
 generated logs (two windows, the second taught by the first's release), the same with an ensemble, with the loader, and
 KuaiRand where ``--data`` names it. Compared are digests of releases, rows and weights of samples and training sets, the
-networks' tensors, the served file's scores of 10,000 rows, and verdicts. Exit code 1: something differs.
+networks' tensors, the served file's scores of 10,000 rows, and verdicts. Exit code 1: something differs,
+or there was nothing to compare.
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.dataset as pads
 import yaml
+from worktrees import copy_of
 
 from understudy.cli.output import print_json, print_table
 
-ROOT = Path(__file__).resolve().parent.parent
 TABLES = {"sample_examples": "samples", "retrieve_features": "training_set"}
 REQUESTS, CANDIDATES = 100, 100
 WINDOWS = ("2022-04-30", "2022-05-02")
@@ -48,10 +47,12 @@ def main() -> None:
     args = parser.parse_args()
     names = [*VARIATIONS, *(["kuairand"] if args.data else [])]
     wanted = [name for name in names if not args.only or name in args.only]
+    if not wanted:
+        parser.error("--only kuairand: expected --data with KuaiRand's logs, found none")
     with tempfile.TemporaryDirectory(prefix="understudy-equality-") as folder:
         found = made(Path(folder), [args.before, args.after], wanted, args.data, args.rows)
     rows = [
-        (name, what, "equal" if before[name][what] == after[name][what] else "differs")
+        (name, what, outcome(before[name][what], after[name][what]))
         for before, after in [found]
         for name in wanted
         for what in before[name]
@@ -60,8 +61,15 @@ def main() -> None:
         print_json([dict(zip(("configuration", "what", "outcome"), row, strict=True)) for row in rows])
     else:
         print_table(f"{args.before} and {args.after}", ("configuration", "what", "outcome"), rows)
-    if any(outcome == "differs" for *_, outcome in rows):
+    if any(found != "equal" for *_, found in rows):
         sys.exit(1)
+
+
+def outcome(before: list[Any], after: list[Any]) -> str:
+    """Nothing is not equal to nothing: then nothing was compared."""
+    if not before or not after:
+        return "nothing to compare"
+    return "equal" if before == after else "differs"
 
 
 def made(folder: Path, revisions: list[str], wanted: list[str], data: str | None, rows: int) -> list[dict[str, Any]]:
@@ -79,16 +87,6 @@ def made(folder: Path, revisions: list[str], wanted: list[str], data: str | None
                 one[name] = evidence(released(code, folder, name, lake, data or logs))
             found.append(one)
     return found
-
-
-@contextlib.contextmanager
-def copy_of(revision: str, folder: Path) -> Iterator[Path]:
-    """A worktree of a revision."""
-    subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(folder), revision], cwd=ROOT, check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["git", "worktree", "remove", "--force", str(folder)], cwd=ROOT, check=True)
 
 
 def understudy(code: Path, *words: object) -> None:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Spark's JVM lives for minutes: what its second compiler costs never comes back.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 # kfp looks at the whole stack for the name of one caller; under a test runner, reading its sources takes seconds.
-inspect.stack = functools.partial(inspect.stack, 0)
+inspect.stack = functools.partial(inspect.stack, context=0)
 LEVELS = ("unit", "integration", "e2e")
 _USES_SPARK = re.compile(r'session: SparkSession|usefixtures\("session"\)')
 

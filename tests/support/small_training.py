@@ -24,11 +24,7 @@ INPUTS = Inputs(
     recent_events=4,
     surfaces=2,
 )
-
-
 RANKER = Ranker(hidden=(16,), cross_layers=1, cross_rank=4, min_id_count=1)
-
-
 CONFIG = Training(epochs=3, batch_size=64, patience=5, ranker=RANKER, threads=1)
 
 

@@ -55,14 +55,13 @@ def through(
             depend on is the same in both configurations.
     """
     run = Run(Lake.open(lake_uri), plan_window(lake_uri, config, window_end).run_id)
-    taken = like is not None
     for name, (step, parts) in RUN.items():
-        taken = taken and name != own
-        if taken:
-            assert like is not None
-            run.lake.create_json(f"{run.folder}/steps/{name}/manifest.json", like.manifest(name) | MANIFEST.mark())
-        else:
+        if name == own:
+            like = None
+        if like is None:
             step(lake_uri, run.id, config.section(*parts))
+        else:
+            run.lake.create_json(f"{run.folder}/steps/{name}/manifest.json", like.manifest(name) | MANIFEST.mark())
         if name == last:
             break
     return run

@@ -23,6 +23,6 @@ def eventually(
     """
     end = time.monotonic() + limit_s
     while not holds():
-        assert process is None or process.poll() is None, f"it ended: {told()}"
+        assert process is None or process.poll() is None, f"{process.args} ended: {told()}"
         assert time.monotonic() < end, f"it did not happen within {limit_s:g} s: {told()}"
         time.sleep(0.03)

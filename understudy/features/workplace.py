@@ -28,7 +28,7 @@ __all__ = ["forget_old", "new_name", "nowhere_online", "only_one", "worked_on"]
 
 _KEPT = 3
 _LEASE_S = 30.0
-_RENEWED_EVERY_S = 10.0
+_RENEWED_EVERY_S = _LEASE_S / 3
 _REGISTRY = "registry.db"
 _MANIFEST = "manifest.json"
 _MADE = re.compile(r"-(\d{16})(-[0-9a-f]{8})?$")

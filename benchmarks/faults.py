@@ -4,8 +4,8 @@ Each fault is one change of the kind that a slip of the hand makes: a comparison
 dropped, an error swallowed, the order of a commit swapped. It is planted alone, in a copy of a revision, and the tests
 of its room are run; the first that fails has caught it. Run it before and after tests are moved or made cheaper:
 
-    python tests/faults.py --revision v0.1.0
-    python tests/faults.py --room rollout --json
+    python benchmarks/faults.py --revision v0.1.0
+    python benchmarks/faults.py --room rollout --json
 """
 
 import argparse
@@ -15,12 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from worktrees import copy_of
 
 _LIMIT_S = 900
 
@@ -264,13 +262,7 @@ FAULTS = [
         '    if run.manifest("promote") is None:\n        raise',
         "    if False:\n        raise",
     ),
-    Fault(
-        "pipelines",
-        "comparison",
-        "pipelines/placing.py",
-        'if pod.memory and "SPARK_DRIVER_MEMORY" not in pod.env:',
-        "if pod.memory:",
-    ),
+    Fault("pipelines", "bound", "pipelines/placing.py", "driver_heap(pod.memory)", "pod.memory"),
     Fault(
         "all rooms",
         "comparison",
@@ -293,18 +285,6 @@ FAULTS = [
         "            os.replace(temporary, target)\n            return True\n\n    def create_json",
     ),
 ]
-
-
-@contextmanager
-def copy_of(revision: str) -> Iterator[Path]:
-    """A worktree of a revision, in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="understudy-faults-") as name:
-        folder = Path(name) / "copy"
-        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(folder), revision], cwd=ROOT, check=True)
-        try:
-            yield folder
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(folder)], cwd=ROOT, check=True)
 
 
 def tests_of(folder: Path, room: str) -> list[str]:
@@ -370,7 +350,10 @@ def main() -> None:
     parser.add_argument("--room", choices=TESTS, action="append", help="only this room; may be repeated")
     parser.add_argument("--json", action="store_true", help="one JSON object per fault")
     asked = parser.parse_args()
-    with copy_of(asked.revision) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="understudy-faults-") as name,
+        copy_of(asked.revision, Path(name) / "copy") as folder,
+    ):
         for fault in FAULTS:
             if asked.room and fault.room not in asked.room:
                 continue
